@@ -1,0 +1,92 @@
+"""Run the teacher once; distil vision transformers from disk for ever.
+
+A store is read with ``logitstore.open_store(path).read(epoch, start, stop)``. Every command is a module with a frozen
+configuration and one function of the same name, which takes it::
+
+    logitstore.dump.dump(logitstore.DumpConfig(teacher="swin_t"))
+    logitstore.train.train(logitstore.TrainConfig(student="tinyvit_21m"))
+
+so ``logitstore.dump``, ``train``, ``finetune``, ``evaluate`` and ``recheck`` are always the modules, whatever was imported
+before. Names resolve on first use: importing this package loads neither torch, zarr nor numba.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from logitstore import dump, evaluate, finetune, recheck, train
+    from logitstore.dump import DumpConfig, DumpResult
+    from logitstore.errors import LogitStoreError
+    from logitstore.evaluate import EvalConfig
+    from logitstore.finetune import FinetuneConfig
+    from logitstore.images import open_images
+    from logitstore.loader import ViewLoader
+    from logitstore.recheck import VerifyConfig, VerifyReport, verify
+    from logitstore.store import Manifest, Store, create_store, open_store
+    from logitstore.train import TrainConfig
+    from logitstore.views import Renderer, ViewSpec, view_spec
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DumpConfig",
+    "DumpResult",
+    "EvalConfig",
+    "FinetuneConfig",
+    "LogitStoreError",
+    "Manifest",
+    "Renderer",
+    "Store",
+    "TrainConfig",
+    "VerifyConfig",
+    "VerifyReport",
+    "ViewLoader",
+    "ViewSpec",
+    "__version__",
+    "create_store",
+    "dump",
+    "evaluate",
+    "finetune",
+    "open_images",
+    "open_store",
+    "recheck",
+    "train",
+    "verify",
+    "view_spec",
+]
+
+_MODULES = frozenset({"dump", "evaluate", "finetune", "recheck", "train"})
+_HOMES = {
+    "DumpConfig": "dump",
+    "DumpResult": "dump",
+    "EvalConfig": "evaluate",
+    "FinetuneConfig": "finetune",
+    "LogitStoreError": "errors",
+    "Manifest": "store",
+    "Renderer": "views",
+    "Store": "store",
+    "TrainConfig": "train",
+    "VerifyConfig": "recheck",
+    "VerifyReport": "recheck",
+    "ViewLoader": "loader",
+    "ViewSpec": "views",
+    "create_store": "store",
+    "open_images": "images",
+    "open_store": "store",
+    "verify": "recheck",
+    "view_spec": "views",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return import_module(f"logitstore.{name}")
+    if name in _HOMES:
+        return getattr(import_module(f"logitstore.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'logitstore' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

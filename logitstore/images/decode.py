@@ -1,0 +1,98 @@
+"""From the bytes of an image file to RGB pixels, by rules that do not depend on the machine.
+
+- The first frame counts. Exif's orientation is applied; colour profiles are not.
+- Greyscale is repeated three times, palettes are looked up, CMYK and other colour models go through Pillow's
+  ``convert("RGB")``; transparency is dropped, so the colours below it show.
+- 16-bit values keep their high byte. Pillow itself does that for 16-bit RGB.
+- Floating-point images have no defined range and do not decode.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from logitstore.images.base import Pixels
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO")
+SUFFIXES = frozenset([".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
+
+_ORIENTATION_TAG = 0x0112
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(data: bytes) -> Pixels:
+    """Pixels of an image file: uint8 [H, W, 3], C-contiguous, writable.
+
+    Raises:
+        Exception: whatever Pillow raises; the caller knows the file's name and raises ``DecodeError`` from it.
+    """
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        opened.load()
+        image: Image.Image = opened
+        # Pillow itself turns TIFFs; it leaves the block in ``info`` of the other formats.
+        if opened.format != "TIFF" and (turn := _ORIENTATIONS.get(_orientation(opened.info.get("exif")))):
+            image = opened.transpose(turn)
+        return _rgb(image)
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    if image.mode == "RGB":
+        return np.array(image)
+    if image.mode.startswith("I"):  # 16-bit grey; older Pillow calls it "I" and gives 32-bit integers
+        high_HW = (np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)
+        return np.repeat(high_HW[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no defined range")
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns of transparency that it drops
+    return np.array(image.convert("RGB"))
+
+
+def _orientation(exif: bytes | None) -> int:
+    """The orientation (1 to 8) that an Exif block names; 1 where there is none or the block is damaged.
+
+    Source: Exif 2.32, 4.6.2 (the block is a TIFF header with directories of 12-byte entries) and 4.6.4 A.
+    """
+    if not exif:
+        return 1
+    tiff = exif.removeprefix(b"Exif\0\0")
+    endian: str = {b"II": "little", b"MM": "big"}.get(tiff[:2], "")
+    if not endian:
+        return 1
+
+    def number(start: int, length: int) -> int:
+        return int.from_bytes(tiff[start : start + length], endian)  # type: ignore[arg-type]
+
+    directory = number(4, 4)
+    for entry in range(directory + 2, directory + 2 + 12 * number(directory, 2), 12):
+        if number(entry, 2) == _ORIENTATION_TAG:
+            return number(entry + 8, 2)
+    return 1
+
+
+def ends_well(head: bytes, tail: bytes, size: int) -> bool:
+    """Whether header and trailer alone show a whole file; False means that only decoding can tell.
+
+    Args:
+        head: the first 16 bytes or more.
+        tail: the last 64 bytes or more, or the whole file if it is shorter.
+        size: of the file, in bytes.
+    """
+    if head.startswith(b"\xff\xd8\xff"):
+        return tail.rstrip(b"\0\r\n ").endswith(b"\xff\xd9")
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return tail.endswith(b"\0\0\0\0IEND\xaeB`\x82")
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return int.from_bytes(head[4:8], "little") + 8 <= size
+    return head.startswith((b"GIF87a", b"GIF89a")) and tail.endswith(b"\x3b")

@@ -1,0 +1,107 @@
+"""Where and in which precision a model runs: device, dtype, autocast, normalisation, and a private random state.
+
+Nothing here changes a global setting of torch: neither its thread count nor its generators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+
+from logitstore.errors import InputError
+from logitstore.pcg import pcg32_hash
+
+DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+TORCH_DOMAIN = 0x746F7263  # "torc": first word of the hashes that seed torch's generator
+
+
+def resolve_device(name: str | torch.device | None) -> torch.device:
+    """The device of that name; ``None`` or "auto" takes a GPU where there is one.
+
+    Raises:
+        InputError: no such device on this machine.
+    """
+    if name is None or name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as exc:
+        raise InputError(f"Device {name!s} cannot be used on this machine; try --device cpu.") from exc
+    return device
+
+
+def resolve_dtype(name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The dtype of that name; ``None`` or "auto" is bfloat16 on a GPU that has it, else float32.
+
+    Raises:
+        InputError: a name other than float32, bfloat16, float16 (or fp32, bf16, fp16).
+    """
+    if isinstance(name, torch.dtype):
+        name = dtype_name(name)
+    if name is None or name == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    if name not in DTYPES:
+        raise InputError(f"Unknown dtype {name!r}; choose float32, bfloat16 or float16.")
+    return DTYPES[name]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``"float32"`` for ``torch.float32``: the name as manifests and cards hold it."""
+    return str(dtype).removeprefix("torch.")
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Mixed precision in ``dtype``; nothing at all for float32."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def normalise(
+    views_BCHW: torch.Tensor, mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> torch.Tensor:
+    """Views as a model takes them, made on the device: ``(view / 255 - mean) / std``.
+
+    Args:
+        views_BCHW: uint8, on any device.
+        mean: per channel, for values in [0, 1].
+        std: per channel, for values in [0, 1].
+        device: where the result lives.
+
+    Returns:
+        float32 [B, C, H, W], channels last on a GPU.
+    """
+    memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    moved = views_BCHW.to(device, non_blocking=True).to(torch.float32, memory_format=memory_format)
+    scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=device).view(1, -1, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, -1, 1, 1)
+    return moved.mul_(scale).add_(shift) if moved.data_ptr() != views_BCHW.data_ptr() else moved * scale + shift
+
+
+@contextmanager
+def seeded(device: torch.device, *words: int) -> Iterator[None]:
+    """A private state of torch's generators, seeded by a hash of ``words``; the global one is as it was afterwards.
+
+    Used for initial weights and for what layers draw in a training step (drop path, dropout): ``words`` are the run
+    seed and the step, so that a resumed run draws what the uninterrupted one drew.
+    """
+    low, high = (int(pcg32_hash(TORCH_DOMAIN, half, *_halves(words))) for half in (0, 1))
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(low | (high << 32))
+        yield
+
+
+def _halves(words: tuple[int, ...]) -> list[int]:
+    return [half for word in words for half in (word & 0xFFFFFFFF, word >> 32)]

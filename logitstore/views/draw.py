@@ -1,0 +1,290 @@
+"""From a seed to the parameters of one view. No pixels here, and no size of the output: see ``render``.
+
+Every stage draws from a PCG32 of its own, started from a hash of (stage, seed), so that switching one stage on or off
+never moves another one's draws. Within a stage the order is fixed:
+
+    crop      top, left, then per attempt (at most 10): area, aspect
+    flip      one draw
+    layers    per RandAugment layer: operation, applied or not, magnitude, sign
+    jitter    order, brightness, contrast, saturation
+    erasing   whether, top, left, then per attempt (at most 10): area, aspect
+    noise     one draw for two values (``erase``)
+    mix       whether, which, then Jöhnk's pairs until one is accepted; seeded by the pair (``mix``)
+    box       vertical and horizontal centre of CutMix's rectangle
+    custom    whatever a user's own transform asks for (``rng``)
+
+Draws are 32 random bits: b / 2**32 where a number in [0, 1) is wanted, (b * n) >> 32 where one of n choices is.
+
+Sources: crop as torchvision's RandomResizedCrop; operations and magnitudes as timm's ``rand-m9-mstd0.5-inc1``
+(Cubuk et al. 2019); erasing, Zhong et al. 2017; Beta weights, Jöhnk 1964.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+from numba import njit
+
+from logitstore import pcg
+from logitstore.views.spec import OPERATIONS, ViewSpec
+from logitstore.views.tables import ONE, exp2, load_tables, log2, normal_quantile
+
+CROP, FLIP, LAYERS, JITTER, ERASING, NOISE, MIX, BOX, CUSTOM = (np.uint64(stage) for stage in range(1, 10))
+
+_ATTEMPTS = 10
+_LOW32 = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
+_ZERO = np.uint64(0)
+
+_next = njit(pcg.pcg32_next, nogil=True)
+_init = njit(pcg.pcg32_init, nogil=True)
+_absorb = njit(pcg.absorb, nogil=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErasedBox:
+    """One erased rectangle, relative to the view."""
+
+    height: float
+    """Height as a fraction of the view's, in (0, 1)."""
+    width: float
+    """Width as a fraction of the view's, in (0, 1)."""
+    top: float
+    """Where the rectangle stands between the highest (0) and the lowest (1) place it can have."""
+    left: float
+    """Where it stands between the leftmost (0) and the rightmost (1) place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewParams:
+    """All that a seed decides about one view, independent of the view's size."""
+
+    crop: tuple[int, int, int, int]
+    """Left, top, width, height of the crop, in pixels of the image."""
+    flip: bool
+    """Whether the crop is mirrored left to right."""
+    operations: tuple[tuple[str, float], ...]
+    """Operations in order of application with their argument: degrees, shear, fraction of the view's side to move by,
+    bits kept, threshold, amount added or enhancement factor; 0 where there is none."""
+    erased: ErasedBox | None
+    """The rectangle overwritten with noise, if any."""
+
+
+@njit(nogil=True, cache=True)
+def start(seed, stage):  # type: ignore[no-untyped-def]
+    """The generator's start for one stage of one seed (below 2**64), both ``uint64``."""
+    state = _absorb(_absorb(_absorb(_ZERO, stage), seed & _LOW32), seed >> _32)
+    return _init(_absorb(state, _ZERO), stage)
+
+
+@njit(nogil=True, cache=True)
+def next_bits(state, inc):  # type: ignore[no-untyped-def]
+    """(next state, 32 random bits as int64)."""
+    state, bits = _next(state, inc)
+    return state, np.int64(bits)
+
+
+@njit(nogil=True, cache=True)
+def next_unit(state, inc):  # type: ignore[no-untyped-def]
+    """(next state, a float64 in [0, 1))."""
+    state, bits = _next(state, inc)
+    return state, np.int64(bits) / ONE
+
+
+@njit(nogil=True, cache=True)
+def draw_crop(seed, height, width, area_low, area_high, log2_low, log2_high, exp2_table):  # type: ignore[no-untyped-def]
+    """Left, top, width, height of a random crop; the largest central one when no attempt fits."""
+    state, inc = start(seed, CROP)
+    state, top = next_bits(state, inc)
+    state, left = next_bits(state, inc)
+    crop_height, crop_width = 0, 0
+    for _ in range(_ATTEMPTS):
+        state, unit = next_unit(state, inc)
+        area = (area_low + (area_high - area_low) * unit) * (height * width)
+        state, unit = next_unit(state, inc)
+        aspect = exp2(log2_low + (log2_high - log2_low) * unit, exp2_table)
+        crop_width = math.floor(math.sqrt(area * aspect) + 0.5)
+        crop_height = math.floor(math.sqrt(area / aspect) + 0.5)
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left = (left * (width - crop_width + 1)) >> 32
+            top = (top * (height - crop_height + 1)) >> 32
+            return left, top, crop_width, crop_height
+    least, greatest = exp2(log2_low, exp2_table), exp2(log2_high, exp2_table)
+    crop_height, crop_width = height, width
+    if width < height * least:
+        crop_height = max(1, math.floor(width / least + 0.5))
+    elif width > height * greatest:
+        crop_width = max(1, math.floor(height * greatest + 0.5))
+    return (width - crop_width) >> 1, (height - crop_height) >> 1, crop_width, crop_height
+
+
+@njit(nogil=True, cache=True)
+def draw_flip(seed, probability):  # type: ignore[no-untyped-def]
+    """Whether to flip."""
+    state, inc = start(seed, FLIP)
+    state, unit = next_unit(state, inc)
+    return unit < probability
+
+
+@njit(nogil=True, cache=True)
+def draw_layers(seed, layers, choices, probability, magnitude, std, normal):  # type: ignore[no-untyped-def]
+    """Per RandAugment layer the number of its operation (-1: not applied) and its signed level in [-1, 1]."""
+    picks, levels = np.empty(layers, np.int64), np.empty(layers, np.float64)
+    state, inc = start(seed, LAYERS)
+    for layer in range(layers):
+        state, bits = next_bits(state, inc)
+        picks[layer] = (bits * choices) >> 32
+        state, unit = next_unit(state, inc)
+        if unit >= probability:
+            picks[layer] = -1
+        state, bits = next_bits(state, inc)
+        level = min(10.0, max(0.0, magnitude + std * normal_quantile(bits, normal))) / 10.0
+        state, bits = next_bits(state, inc)
+        levels[layer] = -level if bits >> 31 else level
+    return picks, levels
+
+
+@njit(nogil=True, cache=True)
+def draw_jitter(seed, brightness, contrast, saturation):  # type: ignore[no-untyped-def]
+    """Which of the six orders, and the three factors."""
+    state, inc = start(seed, JITTER)
+    state, bits = next_bits(state, inc)
+    state, first = next_unit(state, inc)
+    state, second = next_unit(state, inc)
+    state, third = next_unit(state, inc)
+    return (
+        (bits * 6) >> 32,
+        1.0 + brightness * (2.0 * first - 1.0),
+        1.0 + contrast * (2.0 * second - 1.0),
+        1.0 + saturation * (2.0 * third - 1.0),
+    )
+
+
+@njit(nogil=True, cache=True)
+def draw_erasing(seed, probability, area_low, area_high, log2_low, log2_high, exp2_table):  # type: ignore[no-untyped-def]
+    """Relative height, width, top and left of the erased rectangle; height 0 when nothing is erased."""
+    state, inc = start(seed, ERASING)
+    state, whether = next_unit(state, inc)
+    state, top = next_unit(state, inc)
+    state, left = next_unit(state, inc)
+    if whether < probability:
+        for _ in range(_ATTEMPTS):
+            state, unit = next_unit(state, inc)
+            area = area_low + (area_high - area_low) * unit
+            state, unit = next_unit(state, inc)
+            aspect = exp2(log2_low + (log2_high - log2_low) * unit, exp2_table)
+            height, width = math.sqrt(area * aspect), math.sqrt(area / aspect)
+            if height < 1.0 and width < 1.0:
+                return height, width, top, left
+    return 0.0, 0.0, top, left
+
+
+@njit(nogil=True, cache=True)
+def draw_beta(state, inc, alpha, log2_table, exp2_table):  # type: ignore[no-untyped-def]
+    """(next state, a Beta(alpha, alpha) number in [0, 1]) by Jöhnk's rejection."""
+    while True:
+        state, bits = next_bits(state, inc)
+        first = exp2(log2((bits + 1) / ONE, log2_table) / alpha, exp2_table)
+        state, bits = next_bits(state, inc)
+        second = exp2(log2((bits + 1) / ONE, log2_table) / alpha, exp2_table)
+        if first + second <= 1.0:
+            return state, first / (first + second)
+
+
+def _enhancement(level: float) -> float:
+    return max(0.1, 1.0 + level * 0.9)
+
+
+_ARGUMENTS: dict[str, Callable[[float], float]] = {
+    "AutoContrast": lambda level: 0.0,
+    "Equalize": lambda level: 0.0,
+    "Invert": lambda level: 0.0,
+    "Rotate": lambda level: level * 30.0,
+    "PosterizeIncreasing": lambda level: 4.0 - math.floor(abs(level) * 4.0),
+    "SolarizeIncreasing": lambda level: 256.0 - math.floor(abs(level) * 256.0),
+    "SolarizeAdd": lambda level: float(math.floor(abs(level) * 110.0)),
+    "ColorIncreasing": _enhancement,
+    "ContrastIncreasing": _enhancement,
+    "BrightnessIncreasing": _enhancement,
+    "SharpnessIncreasing": _enhancement,
+    "ShearX": lambda level: level * 0.3,
+    "ShearY": lambda level: level * 0.3,
+    "TranslateXRel": lambda level: level * 0.45,
+    "TranslateYRel": lambda level: level * 0.45,
+}
+assert tuple(_ARGUMENTS) == OPERATIONS
+
+_JITTER_ORDERS = tuple(permutations(range(3)))
+_JITTER_NAMES = ("BrightnessIncreasing", "ContrastIncreasing", "ColorIncreasing")
+
+
+class Drawer:
+    """Draws the parameters of views under one spec. Immutable, so that threads may share it.
+
+    Args:
+        spec: what may happen; its ``transform`` and its mixing are not drawn here.
+    """
+
+    def __init__(self, spec: ViewSpec) -> None:
+        self._spec = spec
+        self._tables = load_tables()
+        self._crop_log2 = tuple(log2(value, self._tables.log2) for value in spec.ratio)
+        self._erasing_log2 = tuple(log2(value, self._tables.log2) for value in spec.erasing_ratio)
+
+    def draw(self, seed: int, height: int, width: int) -> ViewParams:
+        """The parameters of one view.
+
+        Args:
+            seed: the view's seed, in [0, 2**32).
+            height: the image's height, in pixels.
+            width: the image's width, in pixels.
+        """
+        spec, word = self._spec, np.uint64(seed)
+        with np.errstate(over="ignore"):  # the JIT off: numpy's scalars wrap around as PCG wants, but would warn
+            x0, y0, crop_width, crop_height = draw_crop(
+                word, height, width, *spec.scale, *self._crop_log2, self._tables.exp2
+            )
+            return ViewParams(
+                crop=(int(x0), int(y0), int(crop_width), int(crop_height)),
+                flip=bool(draw_flip(word, spec.hflip)),
+                operations=self._layers(word) + self._jitter(word),
+                erased=self._erasing(word),
+            )
+
+    def _layers(self, seed: np.uint64) -> tuple[tuple[str, float], ...]:
+        spec = self._spec
+        if not spec.rand_augment_layers:
+            return ()
+        names = spec.rand_augment_ops
+        picks, levels = draw_layers(
+            seed,
+            spec.rand_augment_layers,
+            len(names),
+            spec.rand_augment_prob,
+            spec.rand_augment_magnitude,
+            spec.rand_augment_std,
+            self._tables.normal,
+        )
+        drawn = zip(picks.tolist(), levels.tolist(), strict=True)
+        return tuple((names[pick], _ARGUMENTS[names[pick]](level)) for pick, level in drawn if pick >= 0)
+
+    def _jitter(self, seed: np.uint64) -> tuple[tuple[str, float], ...]:
+        if not any(self._spec.color_jitter):
+            return ()
+        order, *factors = draw_jitter(seed, *self._spec.color_jitter)
+        return tuple((_JITTER_NAMES[i], float(factors[i])) for i in _JITTER_ORDERS[order] if self._spec.color_jitter[i])
+
+    def _erasing(self, seed: np.uint64) -> ErasedBox | None:
+        spec = self._spec
+        if not spec.erasing_prob:
+            return None
+        height, width, top, left = draw_erasing(
+            seed, spec.erasing_prob, *spec.erasing_area, *self._erasing_log2, self._tables.exp2
+        )
+        if not height:
+            return None
+        return ErasedBox(height=float(height), width=float(width), top=float(top), left=float(left))

@@ -1,0 +1,68 @@
+"""What a training run says about itself: ``metrics.jsonl`` and TensorBoard events, consistent after a resume."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+Value = int | float | str | None
+
+
+class MetricsLog:
+    """Appends one JSON object per line and the same numbers as TensorBoard scalars. A context manager.
+
+    What was logged after the step from which a run resumes is dropped from both, so that no step stands there twice.
+
+    Args:
+        directory: the run's directory; ``metrics.jsonl`` and ``tensorboard/`` lie in it.
+        step: optimiser steps already done; 0 starts anew.
+        tensorboard: whether to write TensorBoard events.
+    """
+
+    def __init__(self, directory: Path, *, step: int = 0, tensorboard: bool = True) -> None:
+        self._path = directory / "metrics.jsonl"
+        self._events = directory / "tensorboard" if tensorboard else None
+        self._step = step
+
+    def __enter__(self) -> Self:
+        kept = [line for line in self._lines() if json.loads(line)["step"] <= self._step]
+        self._path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._file = self._path.open("a", encoding="utf-8")
+        self._writer = None
+        if self._events is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._events), purge_step=self._step + 1 if self._step else None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, group: str, step: int, values: Mapping[str, Value]) -> None:
+        """Log values at a step.
+
+        Args:
+            group: ``train`` or ``val``: the first part of the TensorBoard tags.
+            step: optimiser steps done.
+            values: by name; those that are no numbers go into the JSON line only.
+        """
+        self._file.write(json.dumps({"step": step, "group": group, **values}) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    self._writer.add_scalar(f"{group}/{name}", value, step)
+
+    def _lines(self) -> list[str]:
+        """Whole lines of an earlier part of the run; a line that a kill cut off is dropped."""
+        if self._step == 0 or not self._path.exists():
+            return []
+        text = self._path.read_text(encoding="utf-8")
+        return text[: text.rfind("\n") + 1].splitlines()

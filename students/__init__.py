@@ -1,0 +1,11 @@
+"""Architectures, and how they are made. Imports nothing of ``logitstore``.
+
+Importing this package registers ``swin_n`` and ``swin_m`` with timm. ``create_student`` makes any model of timm by its
+timm name or a short one; ``resolve`` translates. How students are trained stands in ``recipes``.
+"""
+
+from __future__ import annotations
+
+from students.names import SHORT_NAMES, UnknownModelError, build_arguments, create_student, resolve
+
+__all__ = ["SHORT_NAMES", "UnknownModelError", "build_arguments", "create_student", "resolve"]

@@ -56,7 +56,7 @@ class ArrayImages(ImageSet):
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(f"logitstore arrays 1\n{list(self._images.shape)}\n".encode())
-        digest.update(memoryview(self._images))
+        digest.update(self._images.data)
         return digest.hexdigest()
 
 

@@ -1,0 +1,15 @@
+"""From positions to batches of views and records: the one path that ``dump`` and ``train`` share.
+
+::
+
+    position -> sample -> encoded bytes -> decode -> render(seed) -> mix with the neighbour -> uint8 view [3, H, W]
+
+The producer gives fresh seeds, the consumer those of its store; all else is the same code. What a batch holds depends
+on its positions alone: not on threads, batch size or rank. Models, losses and the store's format live elsewhere.
+"""
+
+from logitstore.loader.batch import Batch
+from logitstore.loader.evaluation import EvalBatch, eval_batches
+from logitstore.loader.views import ViewLoader
+
+__all__ = ["Batch", "EvalBatch", "ViewLoader", "eval_batches"]

@@ -1,0 +1,86 @@
+"""Whether a data set, a view spec and the views themselves are those that a store was made with."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from logitstore.errors import MismatchError, WitnessError
+from logitstore.images import ImageSet
+from logitstore.views import ViewSpec
+
+if TYPE_CHECKING:
+    from logitstore.loader.batch import Batch
+    from logitstore.store import Store
+
+
+def check_store(store: Store, images: ImageSet, spec: ViewSpec) -> None:
+    """Refuse a data set or a view spec that a store was not made with; reads no record.
+
+    Raises:
+        MismatchError: number of samples, fingerprint or a field of the view spec differs.
+    """
+    if store.num_samples != images.num_samples:
+        raise MismatchError(
+            f"The number of images that the store at {store.path} was made of",
+            stored=store.num_samples,
+            present=f"{images.num_samples} in {images.name} ({images.split})",
+            remedy="Give the data set (and the --subset) that was dumped, or dump this one into a new store.",
+        )
+    if (stored := store.manifest.dataset.get("fingerprint")) != images.fingerprint:
+        raise MismatchError(
+            f"The fingerprint of the data set that the store at {store.path} was made of",
+            stored=stored,
+            present=f"{images.fingerprint} for {images.name} ({images.split})",
+            remedy="Files were added, removed, renamed, changed or reordered: restore the data set, or dump this one.",
+        )
+    stored_spec, present_spec = ViewSpec.from_dict(store.manifest.view).to_dict(), spec.to_dict()
+    differing = [name for name in stored_spec if stored_spec[name] != present_spec[name]]
+    if differing:
+        raise MismatchError(
+            f"The view spec that the store at {store.path} was made with ({', '.join(differing)})",
+            stored=", ".join(f"{name} = {stored_spec[name]}" for name in differing),
+            present=", ".join(f"{name} = {present_spec[name]}" for name in differing),
+            remedy="Leave --view away to take the store's own, or dump with this one into a new store.",
+        )
+
+
+def check_witnesses(store: Store, images: ImageSet, batch: Batch) -> None:
+    """Compare a batch's witnesses with the store's. Views of weight 0 are left out: an image did not decode.
+
+    Raises:
+        WitnessError: a view differs.
+    """
+    weights = dict(zip(batch.position_B.tolist(), batch.weight_B.tolist(), strict=True))
+    for position, present in zip(batch.witness_position_J.tolist(), batch.witness_J.tolist(), strict=True):
+        if weights[position] == 0.0:
+            continue
+        _, crc = store.witnesses(batch.epoch, position, position + 1)
+        stored = int(np.asarray(crc)[0])
+        if stored == present:
+            continue
+        row = int(np.flatnonzero(batch.position_B == position)[0])
+        name, versions = images.image_name(int(batch.sample_B[row])), store.manifest.versions
+        raise WitnessError(
+            f"The view of {name} at epoch {batch.epoch}, position {position}",
+            stored=f"CRC-32C {stored:08x}, made with {_listed(versions.items())}",
+            present=f"CRC-32C {present:08x}, made with {_listed((name, _present(name)) for name in versions)}",
+            remedy="The teacher saw other pixels than this student would: install the stored versions, or dump again.",
+        )
+
+
+def _present(name: str) -> str:
+    if name == "python":
+        return platform.python_version()
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _listed(versions: Iterable[tuple[str, object]]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions) or "unknown versions"

@@ -1,0 +1,245 @@
+"""Batches of views for the producer (fresh seeds) and the consumer (stored seeds).
+
+Shape suffixes: B batch, E the pairs that enclose it, J its witnesses, C colours (3), H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logitstore.errors import DecodeError, InputError, LogitStoreError, ViewError
+from logitstore.images import ImageSet
+from logitstore.loader.batch import WITNESS_STEP, Batch, Visit, global_batches, rank_slice
+from logitstore.loader.matching import check_store, check_witnesses
+from logitstore.loader.ordered import Job, in_order
+from logitstore.loader.work import Work, cut, joined
+from logitstore.pcg import VisitOrder, view_seeds
+from logitstore.views import Renderer, ViewSpec, witness
+
+if TYPE_CHECKING:
+    from logitstore.store import Store
+
+_MIN_TASK, _MAX_TASK = 2, 16  # images in one task; even, so that pairs stay in one task
+_TASKS_AHEAD = 3  # full tasks under way per worker, so that none waits
+
+
+class ViewLoader:
+    """Views of a data set in the visit order of its epochs.
+
+    Args:
+        images: the data set.
+        spec: what may happen to a view.
+        run_seed: gives fresh seeds (the producer); or
+        store: gives stored seeds and records (the consumer).
+        batch_size: views in a global batch, over all ranks; with more than one rank a multiple of 2 x world.
+        workers: threads; 0 works in the calling thread.
+        size: height and width of views in pixels; None is the spec's. At another size witnesses are not checked.
+        rank: which slice of each global batch to make, in [0, world).
+        world: slices in a global batch.
+        topk: read at most this many classes of each record; None reads all.
+        skip_bad: an image that does not decode becomes a view of the fill colour with weight 0, and where the spec
+            mixes its neighbour has weight 0 too; otherwise it raises, unless the store has no record of it either.
+        check_witnesses: compare views with the store's witnesses.
+        drop_last: leave out an incomplete last global batch.
+        shuffle_seed: visit whole shards of the store in an order that depends on this and on the pass; None visits
+            positions in order.
+
+    Raises:
+        MismatchError: the store was made of another data set or with another view spec.
+        InputError: batch size, rank and world do not fit together.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        spec: ViewSpec,
+        *,
+        run_seed: int | None = None,
+        store: Store | None = None,
+        batch_size: int,
+        workers: int,
+        size: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+        topk: int | None = None,
+        skip_bad: bool = False,
+        check_witnesses: bool = True,
+        drop_last: bool = False,
+        shuffle_seed: int | None = None,
+    ) -> None:
+        _check_slices(batch_size, rank, world)
+        if (run_seed is None) == (store is None):
+            raise InputError("A view loader takes its seeds either from a run seed or from a store.")
+        if store is not None:
+            check_store(store, images, spec)
+            run_seed = store.manifest.run_seed
+        assert run_seed is not None
+        self.images, self.spec, self.store = images, spec, store
+        self.batch_size, self.workers, self.rank, self.world = batch_size, workers, rank, world
+        self.size = spec.size if size is None else size
+        self.checks_witnesses = store is not None and check_witnesses and self.size == spec.size
+        self._renderer = Renderer(spec, size=self.size)
+        self._run_seed, self._topk, self._skip_bad, self._drop_last = run_seed, topk, skip_bad, drop_last
+        self._shuffle_seed = shuffle_seed
+
+    def num_batches(self, start: int = 0, stop: int | None = None) -> int:
+        """How many batches ``batches`` gives for the same range."""
+        length = (self.images.num_samples if stop is None else stop) - start
+        return length // self.batch_size if self._drop_last else -(-length // self.batch_size)
+
+    def batches(
+        self, epoch: int, start: int = 0, stop: int | None = None, *, visit: int | None = None
+    ) -> Iterator[Batch]:
+        """This rank's slices of the global batches of [start, stop), in order.
+
+        A rank's slice of an incomplete last batch may be empty.
+
+        Args:
+            epoch: number of the epoch, from 0; with a store, one that it holds.
+            start: where to begin: 0, or where an earlier run stopped.
+            stop: where to end (exclusive); None is the end of the epoch.
+            visit: number of the pass, on which the order of shuffled shards depends; None is ``epoch``.
+
+        Raises:
+            DecodeError: an image does not decode.
+            ViewError: a user's own transform failed on an image.
+            WitnessError: a view is not the one that the teacher saw.
+            StoreError: a shard that is needed is absent or damaged.
+        """
+        num_samples = self.images.num_samples
+        stop = num_samples if stop is None else stop
+        ranges = global_batches(num_samples, start, stop, self.batch_size, drop_last=self._drop_last)
+        per_rank = -(-self.batch_size // self.world)
+        return in_order(
+            (self._job(epoch, low, high, epoch if visit is None else visit) for low, high in ranges),
+            workers=self.workers,
+            ahead=max(1, -(-_TASKS_AHEAD * self.workers * _MAX_TASK // per_rank)),
+        )
+
+    def _job(self, epoch: int, low: int, high: int, visit: int) -> Job[Batch]:
+        work = self._open(epoch, *rank_slice(low, high, self.rank, self.world), visit)
+        # Small enough that every worker has some of each batch.
+        step = max(_MIN_TASK, min(_MAX_TASK, len(work) // max(1, 2 * self.workers) // 2 * 2))
+        tasks: list[Callable[[], None]] = [
+            partial(self._render, work, row, min(row + step, len(work))) for row in range(0, len(work), step)
+        ]
+        return Job(tasks=tasks, result=partial(self._close, work))
+
+    def _open(self, epoch: int, start: int, stop: int, visit: int) -> Work:
+        """Positions, samples, seeds and records of the pairs that enclose [start, stop)."""
+        low = start - start % 2
+        high = min(self.images.num_samples, stop + stop % 2) if stop > start else low
+        runs = list(self._way(visit).runs(low, high))
+        position_E = np.concatenate([np.arange(*run, dtype=np.int64) for run in runs] or [np.arange(0)])
+        if self.store is None or not runs:
+            order = VisitOrder(num_samples=self.images.num_samples, run_seed=self._run_seed, epoch=epoch)
+            sample_E, records = order.samples(position_E), None
+            seed_E = view_seeds(self._run_seed, epoch, sample_E)
+        else:
+            records = joined([self.store.read(epoch, *run, topk=self._topk) for run in runs])
+            sample_E, seed_E = records.sample, records.seed
+        return Work(
+            epoch=epoch,
+            start=start,
+            stop=stop,
+            cut=slice(start - low, stop - low),
+            position_E=position_E,
+            sample_E=np.asarray(sample_E, np.int64),
+            seed_E=np.asarray(seed_E, np.uint32),
+            records=records,
+            views_ECHW=np.empty((len(position_E), 3, self.size, self.size), np.uint8),
+            own_E=np.ones(len(position_E)),
+            weight_E=np.ones(len(position_E), np.float32) if records is None else records.weight.copy(),
+        )
+
+    def _way(self, visit: int) -> Visit:
+        if self.store is None or self._shuffle_seed is None:
+            return Visit(num_samples=self.images.num_samples)
+        size = self.store.manifest.shard_size
+        return Visit(
+            num_samples=self.images.num_samples, shard_size=size, shuffle_seed=self._shuffle_seed, epoch=visit
+        )
+
+    def _render(self, work: Work, low: int, high: int) -> None:
+        """Make the views of rows ``low`` to ``high``; runs in a worker thread and touches no other rows."""
+        for row in range(low, high):
+            try:
+                self._render_row(work, row)
+            except DecodeError:
+                if not self._skip_bad and work.weight_E[row] != 0.0:  # where the dump skipped it, so may we
+                    raise
+                work.views_ECHW[row] = np.array(self.spec.fill, np.uint8)[:, None, None]
+                work.bad[row] = self.images.image_name(int(work.sample_E[row]))
+                pair = row - row % 2
+                work.weight_E[slice(pair, pair + 2) if self.spec.mixes else row] = 0.0
+        if self.spec.mixes:
+            work.own_E[low:high] = self._renderer.mix(work.views_ECHW[low:high], work.seed_E[low:high]).own_B
+
+    def _render_row(self, work: Work, row: int) -> None:
+        sample = int(work.sample_E[row])
+        try:
+            self._renderer.render_into(self.images.pixels(sample), int(work.seed_E[row]), work.views_ECHW[row])
+        except ViewError as error:
+            raise ViewError(f"No view of {self.images.image_name(sample)} could be made: {error}") from error
+        except LogitStoreError:
+            raise
+        except Exception as error:
+            # A thread's traceback alone would not say which of a million images it was.
+            error.add_note(f"while making the view of {self.images.image_name(sample)}, seed {work.seed_E[row]}")
+            raise
+
+    def _close(self, work: Work) -> Batch:
+        """The finished batch; runs in the consuming thread."""
+        label_E = np.full(len(work), -1, np.int64)
+        if self.images.labels is not None:
+            label_E = self.images.labels[work.sample_E]
+        # An odd last view is its own partner.
+        partner_E = np.minimum(np.arange(len(work)) ^ 1, len(work) - 1)
+        partner_label_E = np.where(work.own_E < 1.0, label_E[partner_E], label_E)
+        kept = range(len(work))[work.cut]
+        position_B, views_BCHW = work.position_E[work.cut], work.views_ECHW[work.cut]
+        witness_position_J, witness_J = self._witnesses(position_B, views_BCHW)
+        batch = Batch(
+            epoch=work.epoch,
+            start=work.start,
+            stop=work.stop,
+            position_B=position_B,
+            sample_B=work.sample_E[work.cut],
+            seed_B=work.seed_E[work.cut],
+            views_BCHW=views_BCHW,
+            own_B=work.own_E[work.cut],
+            label_B=label_E[work.cut],
+            partner_label_B=partner_label_E[work.cut],
+            weight_B=work.weight_E[work.cut],
+            records=None if work.records is None else cut(work.records, work.cut),
+            bad=tuple(work.bad[row] for row in sorted(work.bad) if row in kept),
+            witness_position_J=witness_position_J,
+            witness_J=witness_J,
+        )
+        if self.checks_witnesses:
+            assert self.store is not None
+            check_witnesses(self.store, self.images, batch)
+        return batch
+
+    def _witnesses(
+        self, position_B: NDArray[np.int64], views_BCHW: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+        rows = np.flatnonzero(position_B % WITNESS_STEP == 0) if self.size == self.spec.size else np.arange(0)
+        return position_B[rows], np.array([witness(views_BCHW[row]) for row in rows], np.uint32)
+
+
+def _check_slices(batch_size: int, rank: int, world: int) -> None:
+    if not 0 <= rank < world:
+        raise InputError(f"Rank {rank} does not exist among {world}.")
+    if batch_size < 1:
+        raise InputError(f"--batch-size must be at least 1, got {batch_size}.")
+    if world > 1 and batch_size % (2 * world):
+        raise InputError(
+            f"A batch of {batch_size} does not divide into pairs over {world} processes: make --batch-size a multiple "
+            f"of {2 * world}."
+        )

@@ -200,13 +200,14 @@ def save_model(path: str | Path, state: Mapping[str, torch.Tensor], card: Card) 
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in state.items()}
     card = replace(card, sha256=weights_sha256(plain))
-    _atomically(path, lambda temporary: save_file(plain, temporary, metadata={"format": "pt"}))
+    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata={"format": "pt"}))
     text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    _atomically(card_path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(card_path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return card
 
 
-def _atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Replace a file by what ``write`` writes to the path it is given; it is whole or as before, whatever happens."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)

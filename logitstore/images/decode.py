@@ -41,7 +41,8 @@ def decode(data: bytes) -> Pixels:
         opened.load()
         image: Image.Image = opened
         # Pillow itself turns TIFFs; it leaves the block in ``info`` of the other formats.
-        if opened.format != "TIFF" and (turn := _ORIENTATIONS.get(_orientation(opened.info.get("exif")))):
+        turn = None if opened.format == "TIFF" else _ORIENTATIONS.get(_orientation(opened.info.get("exif")))
+        if turn is not None:
             image = opened.transpose(turn)
         return _rgb(image)
 

@@ -1,0 +1,16 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def numpy_global_generator_untouched() -> Iterator[None]:
+    """Nothing in the project draws from numpy's global generator."""
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    yield
+    assert np.array_equal(before, np.random.get_state()[1]), "numpy's global generator was used"  # noqa: NPY002

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -21,7 +21,7 @@ class Job(Generic[T]):
     """Called in the consuming thread once every task is done."""
 
 
-def in_order(jobs: Iterable[Job[T]], *, workers: int, ahead: int) -> Iterator[T]:
+def in_order(jobs: Iterable[Job[T]], *, workers: int, ahead: int) -> Generator[T, None, None]:
     """Results of the jobs, in their order.
 
     The jobs are made in the consuming thread, ``ahead`` of the one that is handed out. The first exception of a task

@@ -5,7 +5,7 @@ Shape suffixes: B batch, E the pairs that enclose it, J its witnesses, C colours
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -94,7 +94,7 @@ class ViewLoader:
 
     def batches(
         self, epoch: int, start: int = 0, stop: int | None = None, *, visit: int | None = None
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """This rank's slices of the global batches of [start, stop), in order.
 
         A rank's slice of an incomplete last batch may be empty.

@@ -1,0 +1,104 @@
+"""What a dump is asked to do, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from logitstore.errors import InputError
+
+DIGITS_EPOCHS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class DumpConfig:
+    """What to dump, and how. Every field is an option of ``logitstore dump``."""
+
+    teacher: str
+    """``swin_t``, any timm model, or ``module:function`` that returns a model."""
+    topk: int = 100
+    """Most classes kept per view; clamped to the class count."""
+    checkpoint: str | None = None
+    """The teacher's weights; None takes what ``finetune`` left, else timm's pretrained weights."""
+    data: str = "digits"
+    """The data set, as ``open_images`` takes it; its ``train`` split is dumped."""
+    store: str | None = None
+    """Where the store lies or will lie; None is ``runs/dump/<teacher>-<data>``."""
+    epochs: int | None = None
+    """Epochs that the store holds; may grow later. None is 4 on digits and refused elsewhere."""
+    floor: float = 1e-3
+    """Classes less probable than this are not kept, but for the first; 0 keeps all."""
+    values: Literal["q8", "f16"] = "q8"
+    """How log-probabilities are stored: ``q8`` (1/8-nat steps) or ``f16``."""
+    logz: bool = False
+    """Also keep the log-sum-exp of the logits, so that logits come back."""
+    size: int | None = None
+    """Side of the views in pixels; None is the data set's: 32 on digits, else 224."""
+    view: str = "tinyvit"
+    """``tinyvit``, ``crop_flip``, a YAML file of view-spec fields, or ``module:function``."""
+    seed: int = 0
+    """Run seed: with epoch and sample it decides order and views."""
+    start_epoch: int = 0
+    """First epoch to make; earlier ones can be made by another run."""
+    shard_size: int | None = None
+    """Positions per shard, a power of two and a multiple of 64; None chooses by size."""
+    subset: int | None = None
+    """Use only this many samples, evenly spaced."""
+    skip_bad: bool = False
+    """Keep the positions of images that do not decode as empty records of weight 0, instead of stopping."""
+    batch_size: int | None = None
+    """Views per step of the teacher, a power of two; None is 64 on a CPU and 256 on a GPU, at most a shard."""
+    workers: int | None = None
+    """Threads that decode and render; None is one per core. Never changes a byte."""
+    device: str = "auto"
+    """``cpu``, ``cuda``, ``cuda:1``, …; ``auto`` takes a GPU if there is one."""
+    dtype: str = "auto"
+    """``float32``, ``bfloat16`` or ``float16``; ``auto`` is bfloat16 on a GPU."""
+
+    def __post_init__(self) -> None:
+        if self.topk < 1:
+            raise InputError(f"--topk must be at least 1, got {self.topk}.")
+        if not 0 <= self.floor < 1:
+            raise InputError(f"--floor is a probability in [0, 1), got {self.floor}.")
+        if self.values not in ("q8", "f16"):
+            raise InputError(f"--values must be q8 or f16, got {self.values}.")
+        if self.epochs is None and self.data != "digits":
+            raise InputError("--epochs is required for this data set: give the number of epochs the store shall hold.")
+        if not 0 <= self.start_epoch < self.num_epochs:
+            raise InputError(f"--start-epoch must lie in [0, {self.num_epochs}), got {self.start_epoch}.")
+        for name, size in (("--batch-size", self.batch_size), ("--shard-size", self.shard_size)):
+            if size is not None and (size < 2 or size & (size - 1)):
+                raise InputError(f"{name} must be a power of two of at least 2, got {size}.")
+        if self.batch_size and self.shard_size and self.batch_size > self.shard_size:
+            raise InputError(f"--batch-size {self.batch_size} is above --shard-size {self.shard_size}; lower it.")
+
+    @property
+    def num_epochs(self) -> int:
+        """E: ``epochs``, or the default of digits."""
+        return DIGITS_EPOCHS if self.epochs is None else self.epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class DumpResult:
+    """What a call of ``dump`` did, and what is left."""
+
+    store: str
+    """Path of the store."""
+    complete: bool
+    """Whether every shard of the requested epochs is committed."""
+    shards: int
+    """Shards that this call made."""
+    records: int
+    """Records in them."""
+    skipped: int
+    """Records in them that are empty because an image did not decode."""
+    images_per_second: float
+    """Records made per second, from the first view to the last commit."""
+    bytes_per_record: float | None
+    """Of the whole store, everything included; None for an empty store."""
+    in_progress: tuple[str, ...] = ()
+    """Shards that other processes are making, each with its holder."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {**asdict(self), "in_progress": list(self.in_progress)}

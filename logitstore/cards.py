@@ -261,7 +261,7 @@ def load_weights(path: str | Path) -> dict[str, torch.Tensor]:
     try:
         state = load_state_dict(str(path), use_ema=True, device="cpu")
     except Exception as exc:  # torch, pickle, zipfile and safetensors each raise kinds of their own
-        reason = str(exc).strip().splitlines()[0][:200] if str(exc).strip() else type(exc).__name__
+        reason = f"{type(exc).__name__}: {exc}".splitlines()[0][:200]
         raise ModelError(f"{path} cannot be read as weights ({reason}).") from exc
     if not state or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise ModelError(

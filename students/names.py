@@ -59,7 +59,7 @@ def resolve(name: str) -> str:
     base, dot, tag = name.partition(".")
     full = SHORT_NAMES.get(base.lower(), base)
     if not is_model(full):
-        near = difflib.get_close_matches(base.lower(), {*SHORT_NAMES, *timm.list_models()}, n=4, cutoff=0.5)
+        near = difflib.get_close_matches(base.lower(), sorted({*SHORT_NAMES, *timm.list_models()}), n=4, cutoff=0.5)
         hint = f"; close ones are {', '.join(near)}" if near else ""
         raise UnknownModelError(f"There is no model called {name}{hint} (timm.list_models() lists all).")
     if dot and tag not in (tags := _tags(full)):

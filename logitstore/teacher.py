@@ -1,0 +1,287 @@
+"""Teachers: models with known weights that turn views into logits.
+
+``load_teacher`` finds the weights, makes the model, hashes what it loaded and refuses what gives no logits. What is
+kept of the logits is decided in ``topk``, whose names are offered here too. A teacher always runs in eval mode and
+without gradients, and never with random weights. Shape suffixes: B batch, C classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from logitstore.cards import Card, Preprocessing, load_card, load_model, run_folder, weights_path, weights_sha256
+from logitstore.device import autocast, normalise, resolve_device, resolve_dtype
+from logitstore.errors import InputError, ModelError
+from logitstore.images import match_classes
+from logitstore.models import default_preprocessing, model_name, pretrained_model, restore_model
+from logitstore.topk import TopK, select_topk
+from students import SHORT_NAMES, build_arguments
+
+if TYPE_CHECKING:
+    from logitstore.images import ImageSet
+
+__all__ = ["Teacher", "TopK", "load_teacher", "select_topk"]
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Teacher:
+    """A model that gives logits, ready to run."""
+
+    model: Callable[[Tensor], Any]
+    """From normalised images [B, 3, size, size] to logits [B, C]; in eval mode if it is a module."""
+    name: str
+    """timm's name, or ``module:function``."""
+    source: str
+    """Where the weights came from: a path, or a pretrained tag."""
+    sha256: str
+    """Of the weights: over sorted names, dtypes, shapes and bytes of the state dict."""
+    num_classes: int
+    """C."""
+    class_names: tuple[str, ...] | None
+    """One name per class, where they are known."""
+    preprocessing: Preprocessing
+    """What the model wants to be fed."""
+    size: int
+    """Side of the views in pixels."""
+    device: torch.device
+    """Where it runs."""
+    dtype: torch.dtype
+    """float32, or the type of autocast."""
+
+    def logits(self, views_BCHW: NDArray[np.uint8] | Tensor) -> Tensor:
+        """Logits of views.
+
+        Args:
+            views_BCHW: uint8, [B, 3, size, size], on any device.
+
+        Returns:
+            float32 [B, C] on the teacher's device.
+        """
+        views = torch.from_numpy(views_BCHW) if isinstance(views_BCHW, np.ndarray) else views_BCHW
+        with torch.no_grad(), autocast(self.device, self.dtype):
+            images = normalise(views, self.preprocessing.mean, self.preprocessing.std, self.device)
+            output = self.model(images)
+        return getattr(output, "logits", output).float()  # Hugging Face's models wrap theirs.
+
+    def describe(self) -> dict[str, Any]:
+        """What a store's manifest says of it: name, hash, preprocessing; no paths."""
+        return {"name": self.name, "sha256": self.sha256, "preprocessing": self.preprocessing.to_dict()}
+
+
+def load_teacher(
+    name: str,
+    *,
+    checkpoint: str | Path | None = None,
+    images: ImageSet | None = None,
+    size: int,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    runs_dir: str | Path = "runs",
+    say: Say | None = None,
+) -> Teacher:
+    """Make a teacher with the weights of a file, else of an earlier ``finetune``, else of timm's pretrained tag.
+
+    Args:
+        name: a short or timm name, or ``module:function``: a function without arguments that returns a callable from
+            normalised images to logits, with attributes ``mean`` and ``std`` if they are not ImageNet's.
+        checkpoint: a file of weights, or the folder of a finetune run.
+        images: the data set to label. Decides which earlier ``finetune`` counts: the one on the data set of this name,
+            if it knows its classes. On digits there is no falling back to pretrained weights.
+        size: side of the views in pixels.
+        device: see ``resolve_device``.
+        dtype: see ``resolve_dtype``.
+        runs_dir: the folder of all runs.
+        say: is told, in one line, where the weights came from.
+
+    Raises:
+        ModelError: no such model or weights, weights of another model, or a model without a classifier.
+        InputError: no such device or dtype.
+    """
+    where = resolve_device(device)
+    precision = resolve_dtype(dtype, where)
+    if is_custom(name):
+        found = _from_function(name, checkpoint)
+    elif checkpoint is not None:
+        found = _from_file(name, weights_path(checkpoint), size)
+    elif (path := _finetuned(name, images, runs_dir, say)) is not None:
+        found = _from_file(name, path, size)
+    elif images is not None and images.name == "digits":
+        raise ModelError(
+            f"There are no weights of {name} for digits, and pretrained ones know nothing of them: run "
+            f"`logitstore finetune --teacher {name} --data digits` first, or give a file with --checkpoint."
+        )
+    else:
+        found = _from_tag(name, size)
+    model = found.model
+    if isinstance(model, nn.Module):
+        model = model.to(where).eval().requires_grad_(False)
+        if where.type == "cuda":
+            model = model.to(memory_format=torch.channels_last)
+    teacher = Teacher(**{**vars(found), "model": model}, num_classes=0, size=size, device=where, dtype=precision)
+    teacher = replace(teacher, num_classes=_count_outputs(teacher))
+    if say is not None:
+        say(
+            f"Teacher {teacher.name}: {teacher.num_classes:,} classes, weights from {teacher.source}, "
+            f"SHA-256 {teacher.sha256[:16]}…"
+        )
+    return teacher
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Found:
+    """What is known of a teacher before it has run; fields as in ``Teacher``."""
+
+    model: Callable[[Tensor], Any]
+    name: str
+    source: str
+    sha256: str
+    class_names: tuple[str, ...] | None
+    preprocessing: Preprocessing
+
+
+def _count_outputs(teacher: Teacher) -> int:
+    views = torch.zeros(2, 3, teacher.size, teacher.size, dtype=torch.uint8)
+    if getattr(teacher.model, "num_classes", None) == 0:
+        raise ModelError(f"{teacher.name} has no classifier (num_classes is 0): it gives features, not logits.")
+    try:
+        output = teacher.logits(views)
+    except Exception as exc:  # a model may fail in any way on images it was not made for
+        reason = f"{type(exc).__name__}: {exc}".splitlines()[0][:200]
+        raise ModelError(f"{teacher.name} does not run on images of {teacher.size} px ({reason}).") from exc
+    if output.ndim != 2 or len(output) != 2:
+        raise ModelError(
+            f"{teacher.name} has no classifier: for 2 images it gives {list(output.shape)} instead of [2, classes]."
+        )
+    return int(output.shape[1])
+
+
+def _from_file(name: str, path: Path, size: int) -> _Found:
+    full = model_name(name)
+    state, card = load_model(path)
+    if card is not None and _base(card.model) != _base(full):
+        raise ModelError(f"{path} holds weights of {card.model}, not of {full}: name that one, or another file.")
+    try:
+        model = restore_model(full, state, size=size, card=card)
+    except ModelError as exc:
+        raise ModelError(f"{path}: {exc}") from exc
+    return _Found(
+        model=model,
+        name=full,
+        source=str(path),
+        sha256=weights_sha256(model.state_dict()),
+        class_names=card.class_names if card else None,
+        preprocessing=card.preprocessing if card else default_preprocessing(model),
+    )
+
+
+def _from_tag(name: str, size: int) -> _Found:
+    full = model_name(name)
+    # A model that takes images of any size keeps the windows it was trained with, as timm makes it.
+    own: dict[str, Any] | None = None if "img_size" in build_arguments(full, size) else {}
+    model = pretrained_model(full, size=size, model_args=own)
+    tag = getattr(model, "pretrained_cfg", {}).get("tag") or ""
+    return _Found(
+        model=model,
+        name=full,
+        source=f"timm's pretrained tag {tag or 'without a name'}",
+        sha256=weights_sha256(model.state_dict()),
+        class_names=_imagenet_names(model),
+        preprocessing=default_preprocessing(model),
+    )
+
+
+def _imagenet_names(model: nn.Module) -> tuple[str, ...] | None:
+    """WordNet ids, as ImageNet's folders are called, where timm knows the classes by their number."""
+    from timm.data import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset(model)
+    return tuple(ImageNetInfo(subset).label_names()) if subset else None
+
+
+def _base(model: str) -> str:
+    return model if ":" in model else model.partition(".")[0]
+
+
+def _finetuned(name: str, images: ImageSet | None, runs_dir: str | Path, say: Say | None) -> Path | None:
+    """The file that ``finetune`` left for this teacher and data set, whichever of its names was used then."""
+    if images is None:
+        return None
+    full = model_name(name)
+    for known in dict.fromkeys([name, *(short for short, long in SHORT_NAMES.items() if long == full), full]):
+        path = weights_path(run_folder("finetune", known, images.name, runs_dir))
+        if path.is_file() and (card := load_card(path)) is not None and model_name(card.model) == full:
+            reason = _foreign_classes(card, images)
+            if reason is None:
+                return path
+            if say is not None:
+                say(f"Not using {path}: {reason}")
+    return None
+
+
+def _foreign_classes(card: Card, images: ImageSet) -> str | None:
+    try:
+        match_classes(card.class_names, images.class_names)
+    except InputError as exc:
+        return str(exc)
+    if images.num_classes is not None and images.num_classes > card.num_classes:
+        return f"it knows {card.num_classes} classes, the data set has {images.num_classes}."
+    return None
+
+
+def is_custom(name: str) -> bool:
+    """Whether a teacher's name means a function of the user's own."""
+    return ":" in name and not name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
+
+
+def _from_function(spec: str, checkpoint: str | Path | None) -> _Found:
+    if checkpoint is not None:
+        raise ModelError(f"The function {spec} loads its own weights: leave out --checkpoint.")
+    function = _import_function(spec)
+    model = function()
+    if not callable(model):
+        raise ModelError(f"{spec} returned {type(model).__name__}, which cannot be called with images.")
+    state = model.state_dict() if hasattr(model, "state_dict") else None
+    names = getattr(model, "class_names", None)
+    return _Found(
+        model=model,
+        name=spec,
+        source="its function",
+        sha256=weights_sha256(state) if state else _source_sha256(spec, function),
+        class_names=tuple(names) if names else None,
+        preprocessing=default_preprocessing(model),
+    )
+
+
+def _source_sha256(spec: str, function: Callable[[], Any]) -> str:
+    try:
+        return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
+    except (OSError, TypeError) as exc:
+        raise ModelError(f"{spec} gives no state dict, and its source cannot be read to hash it.") from exc
+
+
+def _import_function(spec: str) -> Callable[[], Any]:
+    module, _, attribute = spec.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # `python -m` has it there already, the console script does not.
+    try:
+        function = getattr(import_module(module), attribute, None)
+    except Exception as exc:  # whatever the user's module raises
+        raise ModelError(f"The teacher {spec} cannot be imported: {type(exc).__name__}: {exc}") from exc
+    if not callable(function):
+        raise ModelError(f"The module {module} has no function {attribute}.")
+    return function  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""The four measurements of ``benchmarks.throughput``, one module each."""

@@ -1,0 +1,169 @@
+"""View replay from JPEG, one thread: ours against timm's transforms with the same settings.
+
+Both sides start from the same JPEG bytes in memory and both end in a normalised float32 tensor, so that decoding and
+normalisation are paid on both; each decodes as its own data sets do. The ceiling is Pillow's decode alone: no view can
+be made faster than its image.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import auto_augment, create_transform
+
+from benchmarks.common import Row, interleaved, median_rate, median_ratio
+from logitstore.images.decode import decode
+from logitstore.pcg import view_seeds
+from logitstore.views import Renderer, view_spec
+
+SIZE = 224
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+JPEG_SUFFIXES = {".jpg", ".jpeg"}
+
+
+def load_jpegs(path: Path | None, *, limit: int) -> tuple[list[bytes], str]:
+    """JPEG files as bytes, and where they came from.
+
+    Args:
+        path: a folder (searched deeply) or a tar; None makes images of 500 x 375 on the spot.
+        limit: at most so many, spread evenly over what is there.
+    """
+    if path is None:
+        return [_made_jpeg(number) for number in range(min(limit, 100))], "JPEGs of 500 x 375 made on the spot"
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in JPEG_SUFFIXES)
+        blobs = [file.read_bytes() for file in _spread(files, limit)]
+    else:
+        with tarfile.open(path) as archive:
+            members = [m for m in archive.getmembers() if Path(m.name).suffix.lower() in JPEG_SUFFIXES]
+            blobs = [archive.extractfile(member).read() for member in _spread(members, limit)]
+    if not blobs:
+        raise SystemExit(f"{path} holds no .jpg or .jpeg file; name a folder or a tar that does.")
+    return blobs, f"{len(blobs)} JPEGs of {path.name}"
+
+
+def _spread(items: list[Any], limit: int) -> list[Any]:
+    return items if len(items) <= limit else [items[i * len(items) // limit] for i in range(limit)]
+
+
+def _made_jpeg(number: int) -> bytes:
+    """Smooth colour waves with noise on top, so that a decoder has as much to do as on a photograph (about 100 kB)."""
+    rng = np.random.Generator(np.random.PCG64(number))
+    y, x = np.mgrid[0:375, 0:500] / 100.0
+    waves = [np.sin(rng.uniform(0.5, 4) * x + rng.uniform(0.5, 4) * y + rng.uniform(0, 6)) for _ in range(3)]
+    pixels = np.stack(waves, axis=-1) * 90 + 128 + rng.normal(0, 18, (375, 500, 3))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+def mend_timm_posterize() -> str | None:
+    """Let timm's posterize accept 0 bits where Pillow refuses them, as older Pillow did: 0 bits are a black image.
+
+    Returns:
+        A sentence for the reader when it had to be mended, else None.
+    """
+    probe = Image.new("RGB", (2, 2), (255, 255, 255))
+    try:
+        auto_augment.posterize(probe, 0)
+    except ValueError:
+        original = auto_augment.posterize
+    else:
+        return None
+
+    def posterize(image: Image.Image, bits_to_keep: int, **options: object) -> Image.Image:
+        if bits_to_keep < 1:
+            return Image.new(image.mode, image.size)
+        return original(image, bits_to_keep, **options)
+
+    operations = auto_augment.NAME_TO_OP
+    operations.update({name: posterize for name, operation in operations.items() if operation is original})
+    return (
+        f"timm's posterize raises at 0 bits under Pillow {Image.__version__}: mended here to give black, "
+        "which is what ours gives."
+    )
+
+
+def timm_transform() -> Callable[[Image.Image], torch.Tensor]:
+    """timm's training transform with the settings of our ``tinyvit`` view, to a normalised float32 tensor."""
+    return create_transform(
+        input_size=SIZE,
+        is_training=True,
+        scale=(0.08, 1.0),
+        hflip=0.5,
+        auto_augment="rand-m9-mstd0.5-inc1",
+        interpolation="bicubic",
+        re_prob=0.25,
+        re_mode="pixel",
+        re_count=1,
+        mean=MEAN,
+        std=STD,
+    )
+
+
+def measure(path: Path | None, *, limit: int, repeats: int) -> tuple[Row, list[Row]]:
+    """Time decode alone, our replay (as uint8 and normalised) and timm's transform.
+
+    Returns:
+        the summary fields and the rows of the table.
+    """
+    blobs, source = load_jpegs(path, limit=limit)
+    print(f"\nViews at {SIZE} px from {source}, one thread; decode included on both sides.")
+    mended = mend_timm_posterize()
+    if mended:
+        print(mended)
+    renderer = Renderer(view_spec("tinyvit", size=SIZE))
+    transform = timm_transform()
+    mean, std = (torch.tensor(values).mul(255).view(3, 1, 1) for values in (MEAN, STD))
+    epochs = iter(range(1 << 20))
+
+    def decode_only() -> int:
+        for blob in blobs:
+            decode(blob)
+        return len(blobs)
+
+    def replay() -> int:
+        for blob, seed in zip(blobs, view_seeds(0, next(epochs), np.arange(len(blobs))), strict=True):
+            renderer.render(decode(blob), int(seed))
+        return len(blobs)
+
+    def replay_normalised() -> int:
+        for blob, seed in zip(blobs, view_seeds(0, next(epochs), np.arange(len(blobs))), strict=True):
+            torch.from_numpy(renderer.render(decode(blob), int(seed))).float().sub_(mean).div_(std)
+        return len(blobs)
+
+    def library() -> int:
+        for blob in blobs:
+            transform(Image.open(io.BytesIO(blob)).convert("RGB"))
+        return len(blobs)
+
+    # timm draws from these global generators; nothing of ours does.
+    random.seed(0)
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    candidates = {
+        "Pillow decode alone (the ceiling)": decode_only,
+        "ours, uint8 view": replay,
+        "ours, normalised tensor": replay_normalised,
+        "timm create_transform": library,
+    }
+    timings = interleaved(candidates, repeats=repeats)
+    rows = [{"what": name, "images_per_s": median_rate(timings[name])} for name in candidates]
+    ratio = median_ratio(timings["ours, normalised tensor"], timings["timm create_transform"])
+    summary = {
+        "view_images_per_s": median_rate(timings["ours, uint8 view"]),
+        "view_ratio": ratio,
+        "view_timm_images_per_s": median_rate(timings["timm create_transform"]),
+        "view_decode_images_per_s": median_rate(timings["Pillow decode alone (the ceiling)"]),
+        "view_images": source,
+        "view_timm_mended": mended is not None,
+    }
+    return summary, rows

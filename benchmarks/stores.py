@@ -1,0 +1,71 @@
+"""Stores made of records in memory, for measurements without images: no views were rendered, so witnesses are zero."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.common import versions
+from logitstore.pcg import view_seeds
+from logitstore.store import WITNESS_EVERY, Manifest, ShardBlock, Store, choose_chunk_size, claim_shard, commit_shard
+from logitstore.store.manifest import Values
+from logitstore.views import view_spec
+
+
+def bench_manifest(
+    *,
+    num_samples: int,
+    num_epochs: int,
+    num_classes: int,
+    topk: int,
+    floor: float,
+    values: Values,
+    shard_size: int,
+) -> Manifest:
+    """A manifest as long as a real one, class names left out."""
+    return Manifest(
+        num_samples=num_samples,
+        num_epochs=num_epochs,
+        num_classes=num_classes,
+        topk=topk,
+        floor=floor,
+        values=values,
+        run_seed=0,
+        shard_size=shard_size,
+        chunk_size=choose_chunk_size(shard_size, topk, num_classes=num_classes),
+        inference={"batch_size": 64, "dtype": "float32", "device_type": "cpu", "threads": 1},
+        teacher={
+            "name": "stored logits",
+            "sha256": "0" * 64,
+            "preprocessing": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+        },
+        dataset={"count": num_samples, "fingerprint": "0" * 64, "class_names": None},
+        view=view_spec("tinyvit", size=224).to_dict(),
+        versions=versions(),
+    )
+
+
+def write_shard(
+    store: Store, epoch: int, shard: int, samples: NDArray[np.int64], records: Mapping[str, NDArray[Any]]
+) -> None:
+    """Claim one shard and commit it, as ``dump`` does.
+
+    Args:
+        store: the store.
+        epoch: number of the epoch.
+        shard: number of the shard.
+        samples: sample numbers at the shard's positions.
+        records: ``index``, ``logp``, ``tail`` from ``encode_records``.
+    """
+    block = ShardBlock(
+        seed=view_seeds(store.manifest.run_seed, epoch, samples),
+        witness=np.zeros(-(-len(samples) // WITNESS_EVERY), np.uint32),
+        **records,
+    )
+    claim = claim_shard(store, epoch, shard)
+    assert claim is not None, "nobody else writes this store"
+    with claim:
+        commit_shard(store, claim, block)

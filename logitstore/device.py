@@ -5,6 +5,7 @@ Nothing here changes a global setting of torch: neither its thread count nor its
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -54,6 +55,12 @@ def resolve_dtype(name: str | torch.dtype | None, device: torch.device) -> torch
     if name not in DTYPES:
         raise InputError(f"Unknown dtype {name!r}; choose float32, bfloat16 or float16.")
     return DTYPES[name]
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: the default number of threads that decode and render."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def dtype_name(dtype: torch.dtype) -> str:

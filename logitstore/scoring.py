@@ -1,27 +1,21 @@
 """Accuracy of a model on labelled images: how often the label comes first, and among the first five.
 
-Training, fine-tuning and ``eval`` measure with this one function, on the centre views that ``views`` makes. Shape
+Training and ``eval`` measure with this one function, on the loader's centre views. Shape
 suffixes: B batch, C classes.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from logitstore.cards import Accuracy, Preprocessing
 from logitstore.device import autocast, normalise
 from logitstore.errors import DataError, NonFiniteError
 from logitstore.images import ImageSet
-from logitstore.views import centre_view
-
-_BATCHES_AHEAD = 2
+from logitstore.loader import eval_batches
 
 
 def score(
@@ -55,7 +49,7 @@ def score(
         DataError: the data set has no labels, or a label that is no class of the model.
         NonFiniteError: a logit is NaN.
     """
-    label_N = images.require_labels("to measure accuracy")
+    images.require_labels("to measure accuracy")
     mean, std = preprocessing.mean, preprocessing.std
     top1 = top5 = 0
     was_training = isinstance(model, torch.nn.Module) and model.training
@@ -63,19 +57,20 @@ def score(
         # Also in eval mode already: it drops what layers cached of older weights (timm's attention biases).
         model.eval()
     with torch.inference_mode():
-        for start, views_BCHW in _centre_batches(images, size, preprocessing.crop_pct, batch_size, workers):
-            label_B = torch.from_numpy(label_N[start : start + len(views_BCHW)]).to(device)
+        for batch in eval_batches(
+            images, size=size, crop_pct=preprocessing.crop_pct, batch_size=batch_size, workers=workers
+        ):
             with autocast(device, dtype):
-                logits_BC = model(normalise(torch.from_numpy(views_BCHW), mean, std, device)).float()
-            rank_B = _ranks(logits_BC, label_B, images)
+                logits_BC = model(normalise(torch.from_numpy(batch.views_BCHW), mean, std, device)).float()
+            rank_B = _ranks(logits_BC, torch.from_numpy(batch.label_B).to(device), images)
             top1 += int((rank_B < 1).sum())
             top5 += int((rank_B < 5).sum())
             if advance is not None:
-                advance(len(views_BCHW))
+                advance(len(batch))
     if was_training:
         assert isinstance(model, torch.nn.Module)
         model.train()
-    return Accuracy(images=len(label_N), top1=top1, top5=top5, split=images.split)
+    return Accuracy(images=len(images), top1=top1, top5=top5, split=images.split)
 
 
 def _ranks(logits_BC: Tensor, label_B: Tensor, images: ImageSet) -> Tensor:
@@ -91,28 +86,3 @@ def _ranks(logits_BC: Tensor, label_B: Tensor, images: ImageSet) -> Tensor:
     own_B1 = logits_BC.gather(1, label_B[:, None])
     lower_BC = torch.arange(num_classes, device=logits_BC.device)[None, :] < label_B[:, None]
     return ((logits_BC > own_B1) | ((logits_BC == own_B1) & lower_BC)).sum(1)
-
-
-def _centre_batches(
-    images: ImageSet, size: int, crop_pct: float, batch_size: int, workers: int
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """(first sample, views uint8 [B, 3, size, size]) in order, some batches ahead of the consumer."""
-
-    def view(sample: int) -> NDArray[np.uint8]:
-        return centre_view(images.pixels(sample), size, crop_pct)
-
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="centre-view") as pool:
-        starts = deque(range(0, len(images), batch_size))
-        ahead: deque[tuple[int, list[Future[NDArray[np.uint8]]]]] = deque()
-        try:
-            while starts or ahead:
-                while starts and len(ahead) < _BATCHES_AHEAD:
-                    start = starts.popleft()
-                    stop = min(start + batch_size, len(images))
-                    ahead.append((start, [pool.submit(view, sample) for sample in range(start, stop)]))
-                start, futures = ahead.popleft()
-                yield start, np.stack([future.result() for future in futures])
-        finally:
-            for _, futures in ahead:
-                for future in futures:
-                    future.cancel()

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 REFERENCE_BATCH = 512
+_ANY_STUDENT = "any"  # the empty prefix of drop_path, in plain values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,10 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for printing, JSON and YAML."""
         plain = asdict(self)
-        return plain | {"betas": list(self.betas), "drop_path": dict(self.drop_path)}
+        return plain | {
+            "betas": list(self.betas),
+            "drop_path": {prefix or _ANY_STUDENT: rate for prefix, rate in self.drop_path},
+        }
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Recipe:
@@ -116,7 +120,9 @@ class Recipe:
         if "betas" in values:
             values["betas"] = tuple(values["betas"])
         if "drop_path" in values:
-            values["drop_path"] = tuple(values["drop_path"].items())
+            values["drop_path"] = tuple(
+                ("" if prefix == _ANY_STUDENT else prefix, rate) for prefix, rate in values["drop_path"].items()
+            )
         return cls(**values)
 
 
@@ -174,22 +180,28 @@ def digits() -> Recipe:
 RECIPES: dict[str, Callable[[], Recipe]] = {maker.__name__: maker for maker in (tinyvit_1k_distill, digits)}
 
 
-def select_recipe(name: str | None = None, *, data: str = "digits", **overrides: Any) -> Recipe:
-    """The recipe of a run: named, or the default for the data set, with single fields overridden.
+def select_recipe(recipe: Recipe | str | None = None, *, data: str = "digits", **overrides: Any) -> Recipe:
+    """The recipe of a run: given, named, or the default for the data set, with single fields overridden.
 
     Args:
-        name: one of ``RECIPES``; None takes ``digits`` on the embedded data set and ``tinyvit_1k_distill`` elsewhere.
-        data: the data set's name, read only when ``name`` is None.
-        overrides: fields of ``Recipe``; those that are None keep the recipe's value.
+        recipe: a recipe, or one of ``RECIPES``; None takes ``digits`` on the embedded data set and
+            ``tinyvit_1k_distill`` elsewhere.
+        data: the data set's name, read only when ``recipe`` is None.
+        overrides: fields of ``Recipe``; those that are None keep the recipe's value, but the warm-up keeps its share
+            of the epochs.
 
     Raises:
         ValueError: an unknown recipe or field, or a value out of range.
     """
-    name = name or ("digits" if data == "digits" else "tinyvit_1k_distill")
-    if name not in RECIPES:
-        raise ValueError(f"There is no recipe {name!r}; choose one of {', '.join(sorted(RECIPES))}.")
+    if not isinstance(recipe, Recipe):
+        name = recipe or ("digits" if data == "digits" else "tinyvit_1k_distill")
+        if name not in RECIPES:
+            raise ValueError(f"There is no recipe {name!r}; choose one of {', '.join(sorted(RECIPES))}.")
+        recipe = RECIPES[name]()
     given = {field: value for field, value in overrides.items() if value is not None}
     unknown = sorted(set(given) - {field.name for field in fields(Recipe)})
     if unknown:
         raise ValueError(f"A recipe has no field {unknown[0]!r}.")
-    return replace(RECIPES[name](), **given)
+    if "epochs" in given and "warmup_epochs" not in given:
+        given["warmup_epochs"] = recipe.warmup_epochs * given["epochs"] / recipe.epochs
+    return replace(recipe, **given)

@@ -59,6 +59,8 @@ def test_select_and_override():
     assert select_recipe() == digits()
     assert select_recipe(data="torch/cifar10") == tinyvit_1k_distill()
     assert select_recipe("digits", data="torch/cifar10", epochs=2, base_lr=None).epochs == 2
+    assert select_recipe(tinyvit_1k_distill(), data="digits", epochs=30).warmup_epochs == 2
+    assert select_recipe("digits", epochs=8, warmup_epochs=1).warmup_epochs == 1
     with pytest.raises(ValueError, match=r"no recipe 'imagenet'.*digits, tinyvit_1k_distill"):
         select_recipe("imagenet")
     with pytest.raises(ValueError, match="no field 'speed'"):

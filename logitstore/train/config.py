@@ -1,0 +1,162 @@
+"""What a training run is asked to do, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from logitstore.errors import InputError
+from students.recipes import Recipe, select_recipe
+
+_RECIPE_FIELDS = (
+    "epochs",
+    "warmup_epochs",
+    "batch_size",
+    "base_lr",
+    "base_min_lr",
+    "base_warmup_lr",
+    "weight_decay",
+    "clip_grad",
+    "label_smoothing",
+    "layer_decay",
+    "bn_eval",
+    "ema_decay",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What to train, and how. Every field is an option of ``logitstore train``."""
+
+    student: str = "tinyvit_21m"
+    """A name as ``students.create_student`` takes it."""
+    store: str | None = None
+    """Where the store lies; None takes the one under ``runs/dump`` that was made of this data set."""
+    data: str = "digits"
+    """The data set that the store was made of, as ``open_images`` takes it; its ``train`` split is trained on."""
+    val_data: str | None = None
+    """Data set to validate on; None is the ``val`` split of ``data``, where it has one."""
+    subset: int | None = None
+    """Use only this many samples, evenly spaced; None is as many as the store was made of."""
+    hard_labels_only: bool = False
+    """Train on the labels with the same recipe, seeds and views, without opening a store."""
+    topk: int | None = None
+    """Read at most this many classes of each record; None reads all that were kept."""
+    view: str | None = None
+    """The view spec, as ``dump`` takes it; None is the store's, or ``tinyvit`` without a store. A store of a user's own
+    transform needs it named."""
+    size: int | None = None
+    """Side of the views in pixels; None is the store's, or the data set's default without a store."""
+    shuffle: str | None = None
+    """``shards`` visits a store's shards in an order that depends on the run seed; None is the order of the dump."""
+    recipe: Recipe | str | None = None
+    """A recipe or its name; None is ``digits`` on digits and ``tinyvit_1k_distill`` elsewhere."""
+    epochs: int | None = None
+    """Overrides the recipe's field, as do all that follow up to ``ema_decay``; None keeps it."""
+    warmup_epochs: float | None = None
+    """See ``Recipe``."""
+    batch_size: int | None = None
+    """Images per optimiser step, whatever ``accumulate`` is."""
+    base_lr: float | None = None
+    """Peak learning rate per 512 images of the batch."""
+    base_min_lr: float | None = None
+    """Final learning rate per 512 images."""
+    base_warmup_lr: float | None = None
+    """First learning rate of the warm-up per 512 images."""
+    weight_decay: float | None = None
+    """See ``Recipe``."""
+    clip_grad: float | None = None
+    """Largest norm of the gradient."""
+    drop_path: float | None = None
+    """Rate of stochastic depth, whatever the student."""
+    layer_decay: float | None = None
+    """Factor of the learning rate from each block to the one before it."""
+    label_smoothing: float | None = None
+    """Hard labels only."""
+    bn_eval: bool | None = None
+    """Keep BatchNorm in eval mode."""
+    ema_decay: float | None = None
+    """Decay of the average of the weights that is validated and saved."""
+    seed: int = 0
+    """Run seed: initial weights, drop path, the order of shuffled shards, and the views of a run without a store."""
+    accumulate: int = 1
+    """Pieces that a batch is cut into, one after the other, to save memory."""
+    out: str | None = None
+    """The run's folder; None is ``runs/train/<student>-<data>``, with ``-labels`` for hard labels."""
+    fresh: bool = False
+    """Start anew where the folder holds a run, instead of resuming it."""
+    checkpoint_steps: int = 500
+    """Optimiser steps between two checkpoints; there is one at the end of each epoch, too."""
+    log_steps: int = 10
+    """Optimiser steps between two lines of metrics."""
+    tensorboard: bool = True
+    """Write TensorBoard events."""
+    skip_bad: bool = False
+    """Train on without the images that do not decode, instead of stopping."""
+    workers: int | None = None
+    """Threads that decode and render; None is one per core. Never changes a view."""
+    device: str = "auto"
+    """``cpu``, ``cuda``, ``cuda:1``, …; ``auto`` takes a GPU if there is one."""
+    dtype: str = "auto"
+    """``float32``, ``bfloat16`` or ``float16``, by autocast; ``auto`` is bfloat16 on a GPU."""
+
+    def __post_init__(self) -> None:
+        for name in ("accumulate", "checkpoint_steps", "log_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}.")
+        if self.topk is not None and self.topk < 1:
+            raise InputError(f"--topk must be at least 1, got {self.topk}.")
+        if self.shuffle not in (None, "shards"):
+            raise InputError(f"--shuffle must be shards, got {self.shuffle}.")
+        if self.hard_labels_only:
+            for name in ("store", "topk", "shuffle"):
+                if getattr(self, name) is not None:
+                    raise InputError(f"--hard-labels-only opens no store, so --{name} has no meaning; leave one out.")
+        batch = self.effective_recipe().batch_size
+        if batch % 2 or self.accumulate > batch:
+            raise InputError(
+                f"--batch-size must be even, because views are mixed in pairs, and at least --accumulate; got {batch} "
+                f"and {self.accumulate}."
+            )
+
+    def effective_recipe(self) -> Recipe:
+        """The recipe with this configuration's overrides.
+
+        Raises:
+            InputError: an unknown recipe, or a value out of range.
+        """
+        overrides = {name: getattr(self, name) for name in _RECIPE_FIELDS}
+        if self.drop_path is not None:
+            overrides["drop_path"] = (("", self.drop_path),)
+        try:
+            return select_recipe(self.recipe, data=self.data, **overrides)
+        except ValueError as exc:
+            raise InputError(str(exc)) from exc
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a training run left behind."""
+
+    out: str
+    """The run's folder."""
+    checkpoint: str
+    """The student's weights after the last step (their average, where the recipe keeps one); their card lies beside."""
+    epochs: int
+    """Passes over the data."""
+    steps: int
+    """Optimiser steps of the whole run, over all its parts."""
+    loss: float | None
+    """Mean loss of the last epoch; None where this call had nothing left to do."""
+    accuracy: dict[str, Any] | None
+    """``cards.Accuracy.to_dict`` of the student in ``checkpoint``; None without validation images."""
+    best_checkpoint: str | None
+    """The student of the epoch that validated best."""
+    best_accuracy: dict[str, Any] | None
+    """Its accuracy: chosen on the images it is measured on, so optimistic."""
+    images_per_second: float
+    """Training images per second of this call, validation and checkpoints left out; 0 where none were left."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)

@@ -1,0 +1,274 @@
+"""What a training run trains on: images, views and records, checked against each other before the first step.
+
+With a store, the views are those that the teacher saw, in the store's order, and the targets are its records. Without
+one (hard labels) the same loader makes fresh views from the run seed, with the seeds and the order that a dump with
+this run seed would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from logitstore.cards import run_folder
+from logitstore.device import usable_cores
+from logitstore.errors import DataError, IncompleteError, InputError, LogitStoreError, MismatchError, ViewError
+from logitstore.images import ImageSet, open_images
+from logitstore.loader import Batch, ViewLoader
+from logitstore.loader.matching import check_store
+from logitstore.store import Store, open_store
+from logitstore.train.config import TrainConfig
+from logitstore.views import ViewSpec, check_transform, view_spec
+from logitstore.views.spec import VERSION
+from students.recipes import Recipe
+
+_CHECKED_IMAGES = 8  # on which a user's own transform is tried
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feed:
+    """Batches for every step of a run."""
+
+    images: ImageSet
+    """What is trained on."""
+    validation: ImageSet | None
+    """What is validated on; None where there is nothing with labels."""
+    store: Store | None
+    """Where views and targets come from; None trains on labels."""
+    loader: ViewLoader
+    """Makes the batches."""
+    num_classes: int
+    """C of the student."""
+    class_names: tuple[str, ...] | None
+    """Names of the classes, where known."""
+    epochs: tuple[int, ...]
+    """The store's complete epochs; empty without a store."""
+    notes: tuple[str, ...]
+    """What the user should know, a sentence each."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in one pass; an incomplete last batch is left out."""
+        return self.loader.num_batches()
+
+    def batches(self, epoch: int, step: int = 0, count: int | None = None) -> Generator[Batch, None, None]:
+        """The batches of one pass, from one of its steps on. Close it to stop the threads that work ahead.
+
+        Args:
+            epoch: number of the pass, from 0; beyond what the store holds, its epochs come again.
+            step: steps of this pass that are done already.
+            count: batches wanted; None is all that are left of the pass.
+        """
+        stored = self.epochs[epoch % len(self.epochs)] if self.epochs else epoch
+        size, last = self.loader.batch_size, self.steps_per_epoch
+        stop = last if count is None else min(last, step + count)
+        return self.loader.batches(stored, step * size, stop * size, visit=epoch)
+
+    def probe(self, step: int) -> None:
+        """Make the batch of a step once and drop it: what makes it unusable is found before anything is written."""
+        epoch, done = divmod(step, self.steps_per_epoch)
+        with closing(self.batches(epoch, done, 1)) as batches:
+            next(batches)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the batches, as JSON types."""
+        stored = {} if self.store is None else {"store": self.store.manifest.store_id, "stored_epochs": self.epochs}
+        return {
+            "targets": "hard labels" if self.store is None else "store",
+            **stored,
+            "data": {"name": self.images.name, "count": len(self.images), "fingerprint": self.images.fingerprint},
+            "num_classes": self.num_classes,
+            "size": self.loader.size,
+            "view": self.loader.spec.to_dict(),
+        }
+
+
+def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int = 1) -> Feed:
+    """Open and check all that a run trains on; nothing is written.
+
+    Args:
+        config: what to train.
+        recipe: its effective recipe.
+        rank: which slice of each batch this process trains on.
+        world: processes that share a batch.
+
+    Raises:
+        MismatchError: the store was made of other images, other class names, or another view spec.
+        StoreError: there is no store, or no complete epoch in it.
+        InputError: the data set has no labels where they are needed, or is smaller than a batch.
+    """
+    images = open_images(config.data, subset=config.subset)
+    notes: list[str] = []
+    store: Store | None = None
+    epochs: tuple[int, ...] = ()
+    if config.hard_labels_only:
+        images.require_labels("to train with --hard-labels-only")
+        spec = _own_spec(config, recipe, images)
+        num_classes, class_names = images.num_classes or 0, images.class_names
+    else:
+        store, images = _open_store(config, images)
+        epochs = _complete_epochs(store, recipe, notes)
+        spec = _stored_spec(config, store, images)
+        check_store(store, images, spec)
+        num_classes, class_names = store.num_classes, _class_names(store)
+        images = _numbered(images, class_names, num_classes)
+    if spec.transform is not None:
+        check_transform(spec, [images.pixels(sample) for sample in range(min(_CHECKED_IMAGES, len(images)))])
+    loader = ViewLoader(
+        images,
+        spec,
+        run_seed=config.seed if store is None else None,
+        store=store,
+        batch_size=recipe.batch_size,
+        workers=config.workers or usable_cores(),
+        size=config.size,
+        rank=rank,
+        world=world,
+        topk=config.topk,
+        skip_bad=config.skip_bad,
+        drop_last=True,
+        shuffle_seed=config.seed if config.shuffle else None,
+    )
+    if loader.num_batches() == 0:
+        raise InputError(
+            f"{images.name} has {len(images)} images to train on, fewer than one batch of {recipe.batch_size}: lower "
+            "--batch-size."
+        )
+    if store is not None and not loader.checks_witnesses:
+        notes.append(f"Views are made at {loader.size} px, the store's are {spec.size} px: witnesses are not checked.")
+    validation = _open_validation(config, class_names, num_classes, notes)
+    return Feed(
+        images=images,
+        validation=validation,
+        store=store,
+        loader=loader,
+        num_classes=num_classes,
+        class_names=class_names,
+        epochs=epochs,
+        notes=tuple(notes),
+    )
+
+
+def _own_spec(config: TrainConfig, recipe: Recipe, images: ImageSet) -> ViewSpec:
+    """The views of a run without a store: those a dump of the same name would show, with the recipe's mixing."""
+    size = config.size or images.default_size
+    if config.view is None:
+        spec = replace(view_spec("tinyvit", size=size), mixup=recipe.mixup, cutmix=recipe.cutmix)
+    else:
+        spec = view_spec(config.view, size=size)
+    return spec if images.flippable else replace(spec, hflip=0.0)
+
+
+def _stored_spec(config: TrainConfig, store: Store, images: ImageSet) -> ViewSpec:
+    """The store's view spec; one named by the user instead must be the same, which the loader checks."""
+    if (version := store.manifest.view.get("version")) != VERSION:
+        raise MismatchError(
+            f"The version of the rules that made the views of the store at {store.path}",
+            stored=version,
+            present=VERSION,
+            remedy="Train with the logitstore that made the store, or dump again.",
+        )
+    stored = ViewSpec.from_dict(store.manifest.view)
+    if config.view is not None:
+        named = view_spec(config.view, size=stored.size)
+        return named if images.flippable else replace(named, hflip=0.0)
+    if stored.transform is not None:
+        raise ViewError(
+            f"The views of the store at {store.path} are made by the transform {stored.transform}; code is never "
+            f"imported on a store's word, so name it yourself: --view {stored.transform}"
+        )
+    return stored
+
+
+def _open_store(config: TrainConfig, images: ImageSet) -> tuple[Store, ImageSet]:
+    """The store of this run, and as many of the images as it was made of."""
+    if config.store is None:
+        return _find_store(config, images)
+    store = open_store(config.store)
+    return store, _as_dumped(store, images) or images
+
+
+def _find_store(config: TrainConfig, images: ImageSet) -> tuple[Store, ImageSet]:
+    """The one store among the default folders that was made of this data set."""
+    folder = run_folder("dump", "any", images.name).parent
+    found: list[tuple[Store, ImageSet]] = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        try:
+            store = open_store(path)
+        except LogitStoreError:
+            continue
+        if (dumped := _as_dumped(store, images)) is not None:
+            found.append((store, dumped))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        paths = ", ".join(str(store.path) for store, _ in found)
+        raise InputError(f"There are {len(found)} stores of {images.name}: {paths}. Choose one with --store.")
+    raise InputError(
+        f"There is no store of {images.name} under {folder}: make one with logitstore dump --teacher swin_t "
+        f"--data {config.data}, or give one with --store."
+    )
+
+
+def _as_dumped(store: Store, images: ImageSet) -> ImageSet | None:
+    """The images, or the subset of them, that a store was made of; None where it was made of others."""
+    fingerprint = store.manifest.dataset.get("fingerprint")
+    if images.fingerprint == fingerprint:
+        return images
+    if store.num_samples < len(images):
+        part = images.subset(store.num_samples)
+        if part.fingerprint == fingerprint:
+            return part
+    return None
+
+
+def _complete_epochs(store: Store, recipe: Recipe, notes: list[str]) -> tuple[int, ...]:
+    epochs = tuple(store.complete_epochs())
+    if not epochs:
+        raise IncompleteError(
+            f"The store at {store.path} has no complete epoch yet ({len(store.committed())} of "
+            f"{store.num_epochs * store.num_shards} shards are there): run logitstore dump again to complete it."
+        )
+    if len(epochs) < store.num_epochs:
+        notes.append(f"The store has {len(epochs)} complete epochs of {store.num_epochs}; only these are used.")
+    if recipe.epochs > len(epochs):
+        notes.append(f"{recipe.epochs} epochs from a store of {len(epochs)}: its epochs come again and again.")
+    return epochs
+
+
+def _class_names(store: Store) -> tuple[str, ...] | None:
+    names = store.manifest.dataset.get("class_names")
+    return tuple(names) if names and len(names) == store.num_classes else None
+
+
+def _numbered(images: ImageSet, class_names: tuple[str, ...] | None, num_classes: int) -> ImageSet:
+    """The images with labels that number the student's classes."""
+    images = images.relabelled(class_names)
+    if images.labels is not None and (images.num_classes or 0) > num_classes:
+        raise MismatchError(
+            f"The number of classes, between the student's and those of {images.name} ({images.split}),",
+            stored=num_classes,
+            present=images.num_classes,
+            remedy="Give the data set that the store was made of, or one with the same classes.",
+        )
+    return images
+
+
+def _open_validation(
+    config: TrainConfig, class_names: tuple[str, ...] | None, num_classes: int, notes: list[str]
+) -> ImageSet | None:
+    if config.val_data is not None:
+        images = open_images(config.val_data, split="val", whole=True)
+        images.require_labels("to validate on")
+    else:
+        try:
+            images = open_images(config.data, split="val")
+        except DataError as exc:
+            notes.append(f"There is nothing to validate on: {exc}")
+            return None
+        if images.labels is None:
+            notes.append(f"There is nothing to validate on: the val split of {images.name} has no labels.")
+            return None
+    return _numbered(images, class_names, num_classes)

@@ -8,7 +8,7 @@ from typing import Any
 from logitstore.cards import load_model, weights_path, wilson_interval
 from logitstore.device import resolve_device, resolve_dtype, usable_cores
 from logitstore.errors import InputError, ModelError
-from logitstore.images import ImageSet, open_images
+from logitstore.images import open_images
 from logitstore.models import default_preprocessing, model_name, restore_model
 from logitstore.progress import ProgressFactory, start
 from logitstore.scoring import score

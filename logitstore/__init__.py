@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from logitstore.finetune import FinetuneConfig
     from logitstore.images import open_images
     from logitstore.loader import ViewLoader
-    from logitstore.recheck import VerifyConfig, VerifyReport, verify
-    from logitstore.store import Manifest, Store, create_store, open_store
+    from logitstore.recheck import VerifyConfig, verify
+    from logitstore.store import Manifest, Store, VerifyReport, create_store, open_store
     from logitstore.train import TrainConfig
     from logitstore.views import Renderer, ViewSpec, view_spec
 
@@ -69,7 +69,7 @@ _HOMES = {
     "Store": "store",
     "TrainConfig": "train",
     "VerifyConfig": "recheck",
-    "VerifyReport": "recheck",
+    "VerifyReport": "store",
     "ViewLoader": "loader",
     "ViewSpec": "views",
     "create_store": "store",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -32,7 +32,7 @@ class TopK:
     logz_B: Tensor
     """float32: log-sum-exp of the logits, so that ``logp + logz`` are logits."""
 
-    def numpy(self) -> dict[str, NDArray[np.generic]]:
+    def numpy(self) -> dict[str, NDArray[Any]]:
         """The same arrays, by name, in the machine's memory."""
         names = ("index_BK", "logp_BK", "kept_B", "tail_B", "logz_B")
         return {name: getattr(self, name).cpu().numpy() for name in names}

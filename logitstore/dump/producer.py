@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from logitstore import __version__
 from logitstore.cards import run_folder
-from logitstore.device import dtype_name, resolve_device, resolve_dtype
+from logitstore.device import dtype_name, resolve_device, resolve_dtype, usable_cores
 from logitstore.dump.config import DumpConfig
 from logitstore.errors import InputError, NonFiniteError, StoreNotFoundError
 from logitstore.images import match_classes, open_images
@@ -78,7 +77,7 @@ class Producer:
             self._spec,
             run_seed=config.seed,
             batch_size=self.manifest.inference["batch_size"],
-            workers=config.workers or len(os.sched_getaffinity(0)),
+            workers=config.workers or usable_cores(),
             skip_bad=config.skip_bad,
         )
 
@@ -194,23 +193,18 @@ class Producer:
         manifest = self.manifest
         try:
             logits_BC = self._teacher.logits(batch.views_BCHW)
-            selected: dict[str, Any] = dict(select_topk(logits_BC, manifest.topk, manifest.floor).numpy())
+            selected = select_topk(logits_BC, manifest.topk, manifest.floor).numpy()
         except NonFiniteError as error:
             where = f"epoch {batch.epoch}, positions {batch.start} to {batch.stop}"
             raise NonFiniteError(f"{error} It was at {where}; nothing of that shard was kept.") from error
-        used_B = batch.weight_B > 0
+        logz_B = selected.pop("logz_B")
+        selected["kept_B"] *= batch.weight_B > 0  # of an image that did not decode nothing is kept
         index, logp, tail = encode_records(
-            index_BK=selected["index_BK"],
-            logp_BK=selected["logp_BK"],
-            tail_B=selected["tail_B"],
-            kept_B=np.where(used_B, selected["kept_B"], 0),
-            topk=manifest.topk,
-            values=manifest.values,
-            num_classes=manifest.num_classes,
+            **selected, topk=manifest.topk, values=manifest.values, num_classes=manifest.num_classes
         )
         part = {"seed": batch.seed_B, "index": index, "logp": logp, "tail": tail, "witness": batch.witness_J}
         if manifest.logz:
-            part["logz"] = np.where(used_B, selected["logz_B"], np.float32(np.nan))
+            part["logz"] = np.where(batch.weight_B > 0, logz_B, np.float32(np.nan))
         return part
 
 

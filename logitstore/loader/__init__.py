@@ -10,6 +10,7 @@ on its positions alone: not on threads, batch size or rank. Models, losses and t
 
 from logitstore.loader.batch import Batch
 from logitstore.loader.evaluation import EvalBatch, eval_batches
+from logitstore.loader.matching import as_dumped, stored_spec
 from logitstore.loader.views import ViewLoader
 
-__all__ = ["Batch", "EvalBatch", "ViewLoader", "eval_batches"]
+__all__ = ["Batch", "EvalBatch", "ViewLoader", "as_dumped", "eval_batches", "stored_spec"]

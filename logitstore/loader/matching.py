@@ -3,19 +3,63 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from logitstore.errors import MismatchError, WitnessError
+from logitstore import __version__
+from logitstore.errors import MismatchError, ViewError, WitnessError
 from logitstore.images import ImageSet
-from logitstore.views import ViewSpec
+from logitstore.views import ViewSpec, view_spec
+from logitstore.views.spec import VERSION
 
 if TYPE_CHECKING:
     from logitstore.loader.batch import Batch
     from logitstore.store import Store
+
+
+def as_dumped(store: Store, images: ImageSet) -> ImageSet:
+    """The images, or the evenly spaced part of them that the store was made of; unchanged where neither fits."""
+    if images.num_samples > store.num_samples and images.fingerprint != store.manifest.dataset.get("fingerprint"):
+        part = images.subset(store.num_samples)
+        if part.fingerprint == store.manifest.dataset.get("fingerprint"):
+            return part
+    return images
+
+
+def stored_spec(store: Store, view: str | None = None, *, flippable: bool = True) -> ViewSpec:
+    """The view spec of a store, or the one that the user names instead, which ``check_store`` compares.
+
+    Args:
+        store: the store.
+        view: as ``view_spec`` takes it. A store of a user's own transform needs it: code is never imported on a
+            file's word.
+        flippable: whether the data set may be mirrored.
+
+    Raises:
+        MismatchError: the rules that made the store's views are of another version.
+        ViewError: the transform is not named.
+    """
+    if (version := store.manifest.view.get("version")) != VERSION:
+        raise MismatchError(
+            f"The version of the rules that made the views of the store at {store.path}",
+            stored=version,
+            present=VERSION,
+            remedy="Use the logitstore that made the store, or dump again.",
+        )
+    stored = ViewSpec.from_dict(store.manifest.view)
+    if view is not None:
+        named = view_spec(view, size=stored.size)
+        return named if flippable else replace(named, hflip=0.0)
+    if stored.transform is not None:
+        raise ViewError(
+            f"The views of the store at {store.path} are made by the transform {stored.transform}; code is never "
+            f"imported on a store's word, so name it yourself: --view {stored.transform}"
+        )
+    return stored
 
 
 def check_store(store: Store, images: ImageSet, spec: ViewSpec) -> None:
@@ -64,23 +108,28 @@ def check_witnesses(store: Store, images: ImageSet, batch: Batch) -> None:
         if stored == present:
             continue
         row = int(np.flatnonzero(batch.position_B == position)[0])
-        name, versions = images.image_name(int(batch.sample_B[row])), store.manifest.versions
+        before = dict(store.manifest.versions)
+        now = {name: _present(name) for name in before}
         raise WitnessError(
-            f"The view of {name} at epoch {batch.epoch}, position {position}",
-            stored=f"CRC-32C {stored:08x}, made with {_listed(versions.items())}",
-            present=f"CRC-32C {present:08x}, made with {_listed((name, _present(name)) for name in versions)}",
-            remedy="The teacher saw other pixels than this student would: install the stored versions, or dump again.",
+            f"The view of {images.image_name(int(batch.sample_B[row]))} at epoch {batch.epoch}, position {position}",
+            stored=f"CRC-32C {stored:08x}, made with {_listed(before)}",
+            present=f"CRC-32C {present:08x}, made with {_listed(now)}",
+            remedy="The teacher saw other pixels than a student would now: "
+            + ("the image has changed, restore it" if before == now else "install the stored versions")
+            + ", or dump again.",
         )
 
 
 def _present(name: str) -> str:
     if name == "python":
         return platform.python_version()
+    if name == "logitstore":
+        return __version__
     try:
         return version(name)
     except PackageNotFoundError:
         return "none"
 
 
-def _listed(versions: Iterable[tuple[str, object]]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in versions) or "unknown versions"
+def _listed(versions: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions.items()) or "unknown versions"

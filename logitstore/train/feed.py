@@ -14,14 +14,13 @@ from typing import Any
 
 from logitstore.cards import run_folder
 from logitstore.device import usable_cores
-from logitstore.errors import DataError, IncompleteError, InputError, LogitStoreError, MismatchError, ViewError
+from logitstore.errors import DataError, IncompleteError, InputError, LogitStoreError, MismatchError
 from logitstore.images import ImageSet, open_images
-from logitstore.loader import Batch, ViewLoader
+from logitstore.loader import Batch, ViewLoader, as_dumped, stored_spec
 from logitstore.loader.matching import check_store
 from logitstore.store import Store, open_store
 from logitstore.train.config import TrainConfig
 from logitstore.views import ViewSpec, check_transform, view_spec
-from logitstore.views.spec import VERSION
 from students.recipes import Recipe
 
 _CHECKED_IMAGES = 8  # on which a user's own transform is tried
@@ -110,7 +109,7 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
     else:
         store, images = _open_store(config, images)
         epochs = _complete_epochs(store, recipe, notes)
-        spec = _stored_spec(config, store, images)
+        spec = stored_spec(store, config.view, flippable=images.flippable)
         check_store(store, images, spec)
         num_classes, class_names = store.num_classes, _class_names(store)
         images = _numbered(images, class_names, num_classes)
@@ -161,33 +160,12 @@ def _own_spec(config: TrainConfig, recipe: Recipe, images: ImageSet) -> ViewSpec
     return spec if images.flippable else replace(spec, hflip=0.0)
 
 
-def _stored_spec(config: TrainConfig, store: Store, images: ImageSet) -> ViewSpec:
-    """The store's view spec; one named by the user instead must be the same, which the loader checks."""
-    if (version := store.manifest.view.get("version")) != VERSION:
-        raise MismatchError(
-            f"The version of the rules that made the views of the store at {store.path}",
-            stored=version,
-            present=VERSION,
-            remedy="Train with the logitstore that made the store, or dump again.",
-        )
-    stored = ViewSpec.from_dict(store.manifest.view)
-    if config.view is not None:
-        named = view_spec(config.view, size=stored.size)
-        return named if images.flippable else replace(named, hflip=0.0)
-    if stored.transform is not None:
-        raise ViewError(
-            f"The views of the store at {store.path} are made by the transform {stored.transform}; code is never "
-            f"imported on a store's word, so name it yourself: --view {stored.transform}"
-        )
-    return stored
-
-
 def _open_store(config: TrainConfig, images: ImageSet) -> tuple[Store, ImageSet]:
     """The store of this run, and as many of the images as it was made of."""
     if config.store is None:
         return _find_store(config, images)
     store = open_store(config.store)
-    return store, _as_dumped(store, images) or images
+    return store, as_dumped(store, images)
 
 
 def _find_store(config: TrainConfig, images: ImageSet) -> tuple[Store, ImageSet]:
@@ -199,7 +177,8 @@ def _find_store(config: TrainConfig, images: ImageSet) -> tuple[Store, ImageSet]
             store = open_store(path)
         except LogitStoreError:
             continue
-        if (dumped := _as_dumped(store, images)) is not None:
+        dumped = as_dumped(store, images)
+        if dumped.fingerprint == store.manifest.dataset.get("fingerprint"):
             found.append((store, dumped))
     if len(found) == 1:
         return found[0]
@@ -210,18 +189,6 @@ def _find_store(config: TrainConfig, images: ImageSet) -> tuple[Store, ImageSet]
         f"There is no store of {images.name} under {folder}: make one with logitstore dump --teacher swin_t "
         f"--data {config.data}, or give one with --store."
     )
-
-
-def _as_dumped(store: Store, images: ImageSet) -> ImageSet | None:
-    """The images, or the subset of them, that a store was made of; None where it was made of others."""
-    fingerprint = store.manifest.dataset.get("fingerprint")
-    if images.fingerprint == fingerprint:
-        return images
-    if store.num_samples < len(images):
-        part = images.subset(store.num_samples)
-        if part.fingerprint == fingerprint:
-            return part
-    return None
 
 
 def _complete_epochs(store: Store, recipe: Recipe, notes: list[str]) -> tuple[int, ...]:
@@ -239,7 +206,8 @@ def _complete_epochs(store: Store, recipe: Recipe, notes: list[str]) -> tuple[in
 
 
 def _class_names(store: Store) -> tuple[str, ...] | None:
-    names = store.manifest.dataset.get("class_names")
+    """The teacher's, whose numbers the records hold; the data set's where it has none and they are as many."""
+    names = store.manifest.teacher.get("class_names") or store.manifest.dataset.get("class_names")
     return tuple(names) if names and len(names) == store.num_classes else None
 
 

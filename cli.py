@@ -1,0 +1,258 @@
+"""The ``logitstore`` command: parse, one library call, print. No logic lives here.
+
+Every option is a field of the command's configuration, under the same name and with the same default, so the Python
+call and the command line cannot drift apart (a test compares them). Libraries load inside the commands, so ``--help``
+is quick. Results go to standard output, notes and progress to standard error. Exit codes: 0 done; 1 ``verify`` found
+damage or a gap; 2 unusable input, and one sentence says what and what to do; 130 and 143 stopped by Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from logitstore import __version__
+from logitstore.errors import LogitStoreError
+from logitstore.progress import Progress
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_SHOWN = 20  # entries of a list in text output; --json gives all
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived; raised in the main thread so that claims are released on the way out."""
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    def stop(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Commands(click.Group):
+    """Turns what can go wrong into one sentence on standard error and an exit code; never a traceback for users."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of use, not of the alphabet."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with _sigterm_unwinds():
+                result = super().invoke(ctx)
+                sys.stdout.flush()
+                return result
+        except LogitStoreError as error:
+            say(f"logitstore: {error}")
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            say("logitstore: stopped by Ctrl-C; what is done is kept, and the same command goes on from there.")
+            ctx.exit(130)
+        except _Terminated:
+            say("logitstore: stopped by SIGTERM; what is done is kept, and the same command goes on from there.")
+            ctx.exit(143)
+        except BrokenPipeError:
+            # The reader went away (| head): what is still buffered must not raise again at interpreter exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(141)
+
+
+def say(line: str) -> None:
+    """A note for the user, on standard error."""
+    click.echo(line, err=True)
+
+
+def show(report: dict[str, Any], as_json: bool) -> None:
+    """A result on standard output: one JSON object, or aligned ``name  value`` lines."""
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    width = max(map(len, report), default=0)
+    for name, value in report.items():
+        click.echo(f"{name:<{width}}  {_plain(value)}")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        more = f", … ({len(value)})" if len(value) > _SHOWN else ""
+        return ", ".join(map(_plain, value[:_SHOWN])) + more or "none"
+    return "yes" if value is True else "no" if value is False else "-" if value is None else str(value)
+
+
+option = partial(click.option, show_default=True)
+count = click.IntRange(min=1)
+json_option = option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+
+
+def machine_options(command: Command) -> Command:
+    """--batch-size, --workers, --device, --dtype: how it is computed."""
+    for add in (
+        option("--dtype", default="auto", help="float32, bfloat16 or float16; auto is bfloat16 on a GPU."),
+        option("--device", default="auto", help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one."),
+        option("--workers", type=count, help="Threads that decode and render.  [default: one per core]"),
+        option("--batch-size", type=count, help="Images per step of the model."),
+    ):
+        command = add(command)
+    return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="logitstore")
+def main() -> None:
+    """Run the teacher once; distil vision transformers from disk for ever.
+
+    \b
+    Example, from a teacher to a student on the embedded digits:
+      logitstore finetune --teacher swin_t
+      logitstore dump --teacher swin_t --topk 100
+      logitstore train --student tinyvit_5m
+    """
+
+
+@main.command()
+@option("--teacher", required=True, help="swin_t, swin_b, …, any timm model, or module:function.")
+@option("--topk", default=100, type=count, help="Most classes kept per view.")
+@option("--checkpoint", help="Its weights.  [default: what finetune left, else timm's pretrained ones]")
+@option("--data", default="digits", help="A folder, FILE.npz, FILE.tar, a timm data set name, or digits.")
+@option("--store", help="Where the store lies or will lie.  [default: runs/dump/TEACHER-DATA]")
+@option("--epochs", type=count, help="Epochs that the store holds; may grow later.  [default: 4 on digits]")
+@option("--floor", default=1e-3, help="Classes less probable than this are not kept; 0 keeps all.")
+@option("--values", default="q8", type=click.Choice(["q8", "f16"]), help="Log-probabilities: 1/8-nat steps or float16.")
+@option("--logz", is_flag=True, help="Also keep the log-sum-exp, so that logits come back.")
+@option("--size", type=count, help="Side of the views in pixels.  [default: 32 on digits, else 224]")
+@option("--view", default="tinyvit", help="tinyvit, crop_flip, a YAML file of view-spec fields, or module:function.")
+@option("--seed", default=0, type=click.IntRange(min=0), help="Run seed: order and views depend on it.")
+@option("--start-epoch", default=0, type=click.IntRange(min=0), help="First epoch to make.")
+@option("--shard-size", type=count, help="Positions per shard, a power of two.  [default: by size]")
+@option("--subset", type=count, help="Use only this many samples, evenly spaced.")
+@option("--skip-bad", is_flag=True, help="Images that do not decode become empty records of weight 0.")
+@machine_options
+@json_option
+def dump(as_json: bool, **options: Any) -> None:
+    """Run the teacher once per epoch and keep its top classes and the seeds of the views.
+
+    The same command again makes what is missing, from any shard on. Several processes may share the work.
+
+    \b
+    Example:
+      logitstore dump --teacher swin_t --topk 100 --data /data/imagenet --epochs 30
+    """
+    from logitstore.dump import DumpConfig
+    from logitstore.dump import dump as run
+
+    show(run(DumpConfig(**options), Progress).to_dict(), as_json)
+
+
+@main.command()
+@option("--student", default="tinyvit_21m", help="tinyvit_5m, swin_n, deit_tiny, …, or any timm model.")
+@option("--store", help="The store to learn from.  [default: the one of this data under runs/dump]")
+@option("--data", default="digits", help="The data set that the store was made of.")
+@option("--val-data", help="Data set to validate on.  [default: the val split of --data]")
+@option("--subset", type=count, help="Use only this many samples.  [default: as many as the store was made of]")
+@option("--hard-labels-only", is_flag=True, help="Train on the labels with the same recipe, without a store.")
+@option("--topk", type=count, help="Read at most this many classes of each record.")
+@option("--view", help="View spec; needed for a store of your own module:function.  [default: the store's]")
+@option("--size", type=count, help="Side of the views in pixels.  [default: the store's]")
+@option("--shuffle", type=click.Choice(["shards"]), help="Visit shards in an order that depends on the run seed.")
+@option("--recipe", help="Named recipe.  [default: digits on digits, else tinyvit_1k_distill]")
+@option("--epochs", type=count, help="Passes over the data.  [default: the recipe's, as for all that follow]")
+@option("--warmup-epochs", type=float, help="Length of the linear warm-up.")
+@option("--base-lr", type=float, help="Peak learning rate per 512 images of the batch.")
+@option("--base-min-lr", type=float, help="Final learning rate per 512 images of the batch.")
+@option("--base-warmup-lr", type=float, help="First learning rate per 512 images of the batch.")
+@option("--weight-decay", type=float, help="AdamW's decoupled decay.")
+@option("--clip-grad", type=float, help="Largest norm of the gradient.")
+@option("--drop-path", type=float, help="Rate of stochastic depth.")
+@option("--layer-decay", type=float, help="Factor of the learning rate from each block to the one before it.")
+@option("--label-smoothing", type=float, help="For hard labels only.")
+@option("--bn-eval/--no-bn-eval", default=None, help="Keep BatchNorm in eval mode.")
+@option("--ema-decay", type=float, help="Decay of the average of the weights that is validated and saved.")
+@option("--seed", default=0, type=click.IntRange(min=0), help="Run seed: initial weights, drop path, shuffled shards.")
+@option("--accumulate", default=1, type=count, help="Cut each batch into so many pieces, to save memory.")
+@option("--out", help="The run's folder.  [default: runs/train/STUDENT-DATA]")
+@option("--fresh", is_flag=True, help="Start anew where the folder holds a run, instead of resuming it.")
+@option("--checkpoint-steps", default=500, type=count, help="Steps between two checkpoints.")
+@option("--log-steps", default=10, type=count, help="Steps between two lines of metrics.")
+@option("--tensorboard/--no-tensorboard", default=True, help="Write TensorBoard events.")
+@option("--skip-bad", is_flag=True, help="Train on without the images that do not decode.")
+@machine_options
+@json_option
+def train(as_json: bool, **options: Any) -> None:
+    """Distil a student from a store, with no teacher loaded; or train it on labels with the same recipe.
+
+    Prints the effective recipe first. The same command again resumes the run.
+
+    \b
+    Example:
+      logitstore train --student tinyvit_21m --store /stores/swin_l-imagenet --data /data/imagenet --epochs 300
+    """
+    from logitstore.train import TrainConfig
+    from logitstore.train import train as run
+
+    show(run(TrainConfig(**options), Progress).to_dict(), as_json)
+
+
+@main.command()
+@click.argument("store")
+@json_option
+def info(store: str, as_json: bool) -> None:
+    """What a store holds: teacher, data set, views, sizes, and how much of it is there.
+
+    \b
+    Example:
+      logitstore info runs/dump/swin_t-digits --json
+    """
+    from logitstore.store import open_store
+
+    show(open_store(store).info(), as_json)
+
+
+@main.command()
+@click.argument("store")
+@option("--data", help="Replay sampled views of this data set against the witnesses.")
+@option("--checkpoint", help="Re-run the teacher with these weights on sampled views; needs --data.")
+@option("--teacher", help="The teacher to re-run; needs --data.  [default: the store's, which must be timm's]")
+@option("--view", help="The store's own module:function, which is never imported on the store's word.")
+@option("--sample", default=256, type=count, help="Views to replay.")
+@option("--seed", default=0, type=click.IntRange(min=0), help="Which views are sampled.")
+@machine_options
+@json_option
+def verify(as_json: bool, **options: Any) -> None:
+    """Recompute every checksum; with --data replay views, with --checkpoint re-run the teacher.
+
+    Exit code 0: whole. 1: damaged or incomplete. 2: unusable input.
+
+    \b
+    Example:
+      logitstore verify runs/dump/swin_t-digits --data digits
+    """
+    from logitstore.recheck import VerifyConfig
+    from logitstore.recheck import verify as run
+
+    report = run(VerifyConfig(**options), Progress)
+    show(report.to_dict(), as_json)
+    sys.exit(0 if report.ok else 1)

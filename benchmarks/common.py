@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+"""Real data that may lie beside the checkout; never needed."""
 PACKAGES = ("logitstore", "torch", "timm", "numpy", "numba", "pillow", "zarr", "numcodecs")
 
 Row = dict[str, Any]
@@ -48,14 +50,20 @@ class Timing:
         return self.count / max(self.wall, self.cpu)
 
 
-def timed(work: Callable[[], int]) -> Timing:
-    """Run ``work`` once; it returns the number of units it did."""
+Work = Callable[[], "int | Timing"]
+"""One repeat of a candidate: returns the units it did, or its own timing where setting up must not count."""
+
+
+def timed(work: Work) -> Timing:
+    """Run ``work`` once."""
     wall, cpu = time.perf_counter(), time.process_time()
-    count = work()
-    return Timing(count=count, wall=time.perf_counter() - wall, cpu=time.process_time() - cpu)
+    done = work()
+    if isinstance(done, Timing):
+        return done
+    return Timing(count=done, wall=time.perf_counter() - wall, cpu=time.process_time() - cpu)
 
 
-def interleaved(candidates: Mapping[str, Callable[[], int]], *, repeats: int) -> dict[str, list[Timing]]:
+def interleaved(candidates: Mapping[str, Work], *, repeats: int) -> dict[str, list[Timing]]:
     """Time the candidates in turn, ``repeats`` rounds, after one round that is thrown away.
 
     Taking turns spreads whatever else the machine does over all candidates alike. Every second round runs backwards, so

@@ -12,6 +12,7 @@ FILE holds ``logits`` [images x 8, C], the 8 views of an image adjacent; views p
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.common import Row, arguments, finish, print_table
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs as a file
+
+from benchmarks.common import SHARED_DATA, Row, arguments, finish, print_table
 from benchmarks.stores import bench_manifest, write_shard
 from logitstore.store import create_store, decode_records, encode_records, open_store
 from logitstore.store.manifest import Values
@@ -29,7 +32,7 @@ from logitstore.store.records import kept_counts
 from logitstore.teacher import select_topk
 
 VIEWS = 8
-REAL_LOGITS = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet_logits_mobilenet_v2.npz"
+REAL_LOGITS = SHARED_DATA / "imagenet_logits_mobilenet_v2.npz"
 TOPK = (5, 10, 20, 50, 100)
 FLOORS = (0.0, 1e-4, 1e-3)
 VALUES: tuple[Values, ...] = ("q8", "f16")

@@ -1,0 +1,86 @@
+"""A training step with a store against one with hard labels: the same student, recipe, images and kind of views.
+
+Both sides decode, render, mix, normalise and step; only the targets differ. The ceiling is the step with hard labels:
+records cannot make it faster.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+from benchmarks.common import Row, Work, interleaved, median_rate, median_ratio
+from logitstore.device import resolve_device, resolve_dtype
+from logitstore.models import build_model, default_preprocessing
+from logitstore.train import TrainConfig
+from logitstore.train.feed import open_feed
+from logitstore.train.learner import Learner, hard_label_loss, soft_target_loss
+
+STUDENT = "tinyvit_5m"
+
+
+def stepper(config: TrainConfig, steps: int) -> Work:
+    """A candidate that trains ``steps`` steps a call, going on where it stopped, views and records included."""
+    recipe = config.effective_recipe()
+    device = resolve_device(config.device)
+    feed = open_feed(config, recipe)
+    model = build_model(config.student, num_classes=feed.num_classes, size=feed.loader.size, drop_path=0.0, seed=0)
+    learner = Learner(
+        model,
+        hard_label_loss(recipe.label_smoothing) if feed.store is None else soft_target_loss,
+        recipe,
+        preprocessing=default_preprocessing(model),
+        steps_per_epoch=feed.steps_per_epoch,
+        seed=0,
+        device=device,
+        dtype=resolve_dtype(None, device),
+    )
+    assert steps <= feed.steps_per_epoch
+    epochs = count()
+
+    def work() -> int:
+        trained = 0
+        for batch in feed.batches(next(epochs), 0, steps):
+            learner.train_step(batch)
+            trained += len(batch)
+        learner.require_finite()  # waits for the device
+        return trained
+
+    return work
+
+
+def measure(
+    store: Path, *, device: str, batch_size: int, images: int, steps: int, repeats: int
+) -> tuple[Row, list[Row]]:
+    """Time training on a store of digits and on their labels.
+
+    Args:
+        store: a store of the first ``images`` digits.
+        device: as ``logitstore train`` takes it.
+        batch_size: images per step.
+        images: digits in the store.
+        steps: steps in a repeat.
+        repeats: rounds that count.
+
+    Returns:
+        the summary fields and the rows of the table.
+    """
+    with_store = TrainConfig(
+        student=STUDENT, store=str(store), subset=images, batch_size=batch_size, device=device, epochs=100
+    )
+    with_labels = TrainConfig(
+        student=STUDENT, hard_labels_only=True, subset=images, batch_size=batch_size, device=device, epochs=100
+    )
+    print(
+        f"\nTraining {STUDENT} at 32 px, {steps} steps of {batch_size} a repeat, {resolve_device(device)}. "
+        "The ceiling is the step with hard labels."
+    )
+    candidates = {"hard labels": stepper(with_labels, steps), "store": stepper(with_store, steps)}
+    timings = interleaved(candidates, repeats=repeats)
+    rows = [{"what": name, "images_per_s": median_rate(timings[name])} for name in candidates]
+    summary = {
+        "train_ratio": median_ratio(timings["store"], timings["hard labels"]),
+        "train_images_per_s": rows[1]["images_per_s"],
+        "train_labels_images_per_s": rows[0]["images_per_s"],
+    }
+    return summary, rows

@@ -76,7 +76,7 @@ def measure(*, num_samples: int, repeats: int) -> tuple[Row, list[Row]]:
         bytes_per_record = open_store(path).info()["bytes_per_record"]
         print(
             f"\nScan of {EPOCHS} epochs of {num_samples:,} records, K={TOPK}, {bytes_per_record:.1f} bytes each, "
-            f"{open_store(path).num_shards} shards an epoch, in the page cache, one core. The memory map is the ceiling."
+            f"{open_store(path).num_shards} shards an epoch, page cache, one core. The memory map is the ceiling."
         )
         candidates = {
             f"memory map of {4 + 4 * TOPK}-byte records, slices of {BATCH}": lambda: _scan_memmap(raw, num_samples),

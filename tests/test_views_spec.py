@@ -5,16 +5,22 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numba import njit
 
+from logitstore import views
 from logitstore.errors import InputError, ViewError
 from logitstore.views import OPERATIONS, Renderer, Rng, ViewSpec, check_transform, crc32c, spec, view_spec, witness
+from logitstore.views.jit import kernel
 from tests.view_cases import decoded, recipes
 
 
@@ -249,6 +255,33 @@ def test_witness_is_crc32c_of_c_order() -> None:
     assert witness(np.frombuffer(b"123456789", np.uint8).reshape(3, 3, 1)) == 0xE3069283
     view = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
     assert crc32c(view.transpose(1, 2, 0)) == crc32c(np.ascontiguousarray(view.transpose(1, 2, 0))) != crc32c(view)
+
+
+def test_describing_views_loads_no_numba() -> None:
+    code = "import sys, logitstore.views as v; v.view_spec('tinyvit', size=8); print('numba' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
+def test_exported_names_resolve() -> None:
+    for name in views.__all__:
+        assert getattr(views, name) is not None
+    assert callable(views.witness) and dir(views) == sorted(views.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = views.nonsense
+
+
+def test_kernels_compile_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_cache(*, cache: bool = False, **options: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+            if cache:
+                raise RuntimeError("cannot cache function: no locator available")
+            return njit(**options)(function)
+
+        return compiled
+
+    monkeypatch.setattr("logitstore.views.jit.njit", without_cache)
+    assert kernel(lambda x: x + 1)(2) == 3
 
 
 def test_fields_are_the_known_ones() -> None:

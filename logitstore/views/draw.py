@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
-from numba import njit
 
 from logitstore import pcg
+from logitstore.views.jit import kernel
 from logitstore.views.spec import OPERATIONS, ViewSpec
 from logitstore.views.tables import ONE, exp2, load_tables, log2, normal_quantile
 
@@ -40,9 +40,9 @@ _LOW32 = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
 _ZERO = np.uint64(0)
 
-_next = njit(pcg.pcg32_next, nogil=True)
-_init = njit(pcg.pcg32_init, nogil=True)
-_absorb = njit(pcg.absorb, nogil=True)
+_next = kernel(pcg.pcg32_next)
+_init = kernel(pcg.pcg32_init)
+_absorb = kernel(pcg.absorb)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,28 +74,28 @@ class ViewParams:
     """The rectangle overwritten with noise, if any."""
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def start(seed, stage):  # type: ignore[no-untyped-def]
     """The generator's start for one stage of one seed (below 2**64), both ``uint64``."""
     state = _absorb(_absorb(_absorb(_ZERO, stage), seed & _LOW32), seed >> _32)
     return _init(_absorb(state, _ZERO), stage)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def next_bits(state, inc):  # type: ignore[no-untyped-def]
     """(next state, 32 random bits as int64)."""
     state, bits = _next(state, inc)
     return state, np.int64(bits)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def next_unit(state, inc):  # type: ignore[no-untyped-def]
     """(next state, a float64 in [0, 1))."""
     state, bits = _next(state, inc)
     return state, np.int64(bits) / ONE
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def draw_crop(seed, height, width, area_low, area_high, log2_low, log2_high, exp2_table):  # type: ignore[no-untyped-def]
     """Left, top, width, height of a random crop; the largest central one when no attempt fits."""
     state, inc = start(seed, CROP)
@@ -122,7 +122,7 @@ def draw_crop(seed, height, width, area_low, area_high, log2_low, log2_high, exp
     return (width - crop_width) >> 1, (height - crop_height) >> 1, crop_width, crop_height
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def draw_flip(seed, probability):  # type: ignore[no-untyped-def]
     """Whether to flip."""
     state, inc = start(seed, FLIP)
@@ -130,7 +130,7 @@ def draw_flip(seed, probability):  # type: ignore[no-untyped-def]
     return unit < probability
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def draw_layers(seed, layers, choices, probability, magnitude, std, normal):  # type: ignore[no-untyped-def]
     """Per RandAugment layer the number of its operation (-1: not applied) and its signed level in [-1, 1]."""
     picks, levels = np.empty(layers, np.int64), np.empty(layers, np.float64)
@@ -148,7 +148,7 @@ def draw_layers(seed, layers, choices, probability, magnitude, std, normal):  # 
     return picks, levels
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def draw_jitter(seed, brightness, contrast, saturation):  # type: ignore[no-untyped-def]
     """Which of the six orders, and the three factors."""
     state, inc = start(seed, JITTER)
@@ -164,7 +164,7 @@ def draw_jitter(seed, brightness, contrast, saturation):  # type: ignore[no-unty
     )
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def draw_erasing(seed, probability, area_low, area_high, log2_low, log2_high, exp2_table):  # type: ignore[no-untyped-def]
     """Relative height, width, top and left of the erased rectangle; height 0 when nothing is erased."""
     state, inc = start(seed, ERASING)
@@ -183,7 +183,7 @@ def draw_erasing(seed, probability, area_low, area_high, log2_low, log2_high, ex
     return 0.0, 0.0, top, left
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def draw_beta(state, inc, alpha, log2_table, exp2_table):  # type: ignore[no-untyped-def]
     """(next state, a Beta(alpha, alpha) number in [0, 1]) by Jöhnk's rejection."""
     while True:

@@ -10,10 +10,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from logitstore.views.draw import NOISE, ErasedBox, next_bits, start
+from logitstore.views.jit import kernel
 from logitstore.views.tables import load_tables, normal_quantile
 
 U8 = NDArray[np.uint8]
@@ -43,7 +43,7 @@ def erased_pixels(erased: ErasedBox, size: int) -> tuple[int, int, int, int]:
     return top, left, height, width
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _fill_noise(view_3HW, top, left, height, width, seed, tables):  # type: ignore[no-untyped-def]
     """Values are drawn channel by channel, row by row: the upper 12 bits of a draw, then its middle ones."""
     state, inc = start(seed, NOISE)

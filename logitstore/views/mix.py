@@ -14,12 +14,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from logitstore.errors import ViewError
 from logitstore.pcg import pair_seeds
 from logitstore.views.draw import BOX, MIX, draw_beta, next_unit, start
+from logitstore.views.jit import kernel
 from logitstore.views.spec import ViewSpec
 from logitstore.views.tables import load_tables
 
@@ -48,7 +48,7 @@ class PairMix:
     """CutMix: vertical and horizontal centre of the rectangle, relative to the view."""
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _draw_pair(seed, probability, switch, mixup, cutmix, log2_table, exp2_table):  # type: ignore[no-untyped-def]
     """Kind of mixing, own weight, vertical and horizontal centre."""
     state, inc = start(seed, MIX)
@@ -94,7 +94,7 @@ def cut_pixels(mix: PairMix, height: int, width: int) -> tuple[int, int, int, in
     return top, bottom, left, right
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _blend_pair(even, odd, weight):  # type: ignore[no-untyped-def]
     own, other, half = np.int32(weight), np.int32(65536 - weight), np.int32(32768)
     for i in range(even.size):
@@ -103,7 +103,7 @@ def _blend_pair(even, odd, weight):  # type: ignore[no-untyped-def]
         odd[i] = (own * b + other * a + half) >> np.int32(16)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _swap(even_3HW, odd_3HW, top, bottom, left, right):  # type: ignore[no-untyped-def]
     for c in range(3):
         for y in range(top, bottom):

@@ -2,8 +2,8 @@
 
 Libraries' ``exp``, ``sin`` and their like differ in the last bit between machines. These tables ship with the package
 (``tables.npz``, made by ``python -m tests.make_tables``); each has 4,096 equal intervals and holds int64 in units of
-2**-32. Linear interpolation is within 1e-7 of ``log2``, ``exp2`` and ``sin``. The same functions are compiled by the
-modules that draw (``njit``) and run as they stand with the JIT off.
+2**-32. Linear interpolation is within 1e-7 of ``log2``, ``exp2`` and ``sin``. The functions that read them are compiled
+into the draws, and run as they stand with the JIT off.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from logitstore.views.jit import kernel
 
 TABLE_FILE = Path(__file__).with_name("tables.npz")
 INTERVALS = 4096
@@ -47,21 +48,21 @@ def load_tables() -> Tables:
     return Tables(**arrays)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def interpolate(table, position):  # type: ignore[no-untyped-def]
     """``table`` at ``position`` / 2**20 entries, rounded down: position in [0, 2**32]; int64 in and out."""
     entry = min(position >> 20, INTERVALS - 1)
     return table[entry] + ((table[entry + 1] - table[entry]) * (position - (entry << 20)) >> 20)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def normal_quantile(bits, normal):  # type: ignore[no-untyped-def]
     """Standard normal number from 32 random bits (int64): bit 31 is the sign, the others how far out."""
     distance = interpolate(normal, (bits & 0x7FFFFFFF) << 1) / ONE
     return -distance if bits >> 31 else distance
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def log2(x, table):  # type: ignore[no-untyped-def]
     """Base-2 logarithm of a positive float64."""
     exponent = 0.0
@@ -74,7 +75,7 @@ def log2(x, table):  # type: ignore[no-untyped-def]
     return exponent + interpolate(table, math.floor((x - 1.0) * ONE)) / ONE
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def exp2(x, table):  # type: ignore[no-untyped-def]
     """2 to the power of a float64 between -1000 and 1000."""
     whole = math.floor(x)
@@ -86,7 +87,7 @@ def exp2(x, table):  # type: ignore[no-untyped-def]
     return value
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def sin_degrees(degrees, sine):  # type: ignore[no-untyped-def]
     """Sine of an angle in [-90, 90] degrees."""
     value = interpolate(sine, math.floor(abs(degrees) / 90.0 * ONE)) / ONE

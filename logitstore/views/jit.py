@@ -1,0 +1,20 @@
+"""How kernels are compiled: without the GIL, and kept on disk between runs where there is a place to keep them.
+
+numba keys what it keeps by the file a kernel stands in. Who edits a kernel that another file compiles in
+(``tables``, ``pcg``) removes that file's ``__pycache__`` too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile on first call; strict IEEE arithmetic, no parallelism of its own, the GIL released."""
+    try:
+        return njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return njit(nogil=True)(function)  # type: ignore[no-any-return]

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+settings.register_profile("project", deadline=None)  # cores are shared, and some tests compile
+settings.load_profile("project")
 
 
 @pytest.fixture(autouse=True)

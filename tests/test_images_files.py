@@ -132,7 +132,7 @@ def test_order_does_not_depend_on_the_file_system(tmp_path: Path, monkeypatch: p
 
 def test_natural_key() -> None:
     ordered = ["", "1", "01x", "2", "10", "a", "a1b", "a1b2", "a²", "B", "é"]
-    assert sorted(ordered[::-1], key=natural_key) == ordered
+    assert sorted(set(ordered), key=natural_key) == ordered
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ class Job(Generic[T]):
 def in_order(jobs: Iterable[Job[T]], *, workers: int, ahead: int) -> Generator[T, None, None]:
     """Results of the jobs, in their order.
 
-    The jobs are made in the consuming thread, ``ahead`` of the one that is handed out. The first exception of a task
-    is raised when its job's turn comes. When the iterator ends, fails or is closed, waiting tasks are dropped and
-    running ones awaited, so no thread outlives it.
+    The jobs are made in the consuming thread, ``ahead`` of the one that is handed out. An exception, of a task or in
+    the making of a job, is raised when that job's turn comes. When the iterator ends, fails or is closed, waiting tasks
+    are dropped and running ones awaited, so no thread outlives it.
 
     Args:
         jobs: made one at a time, lazily.
@@ -41,13 +41,23 @@ def in_order(jobs: Iterable[Job[T]], *, workers: int, ahead: int) -> Generator[T
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="logitstore-loader")
     under_way: deque[tuple[Job[T], list[Future[None]]]] = deque()
+    jobs, failure = iter(jobs), None
     try:
-        for job in jobs:
+        while True:
+            try:
+                job = next(jobs)
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error
+                break
             under_way.append((job, [pool.submit(task) for task in job.tasks]))
             if len(under_way) > ahead:
                 yield _finish(*under_way.popleft())
         while under_way:
             yield _finish(*under_way.popleft())
+        if failure is not None:
+            raise failure
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -89,12 +89,12 @@ def pretrained_model(
     """
     model = model_name(name)
     _check_tag(model, keep_classifier=num_classes is None)
-    arguments = None if model_args is None else dict(model_args)
+    own = None if model_args is None else dict(model_args)
     with _impatient_hub() as online:
         try:
             with seeded(torch.device("cpu"), seed):
                 return create_student(
-                    model, num_classes=num_classes, size=size, drop_path=drop_path, pretrained=True, model_args=arguments
+                    model, num_classes=num_classes, size=size, drop_path=drop_path, pretrained=True, model_args=own
                 )
         except Exception as exc:  # the hub, torch.hub, ssl and sockets each raise kinds of their own
             reason = f"{type(exc).__name__}: {exc}".splitlines()[0][:160] if online else "there is no network"

@@ -46,6 +46,7 @@ class Progress:
         self._interval = interval
         self._quiet = quiet
         self._notes: dict[str, str] = {}
+        self._shown = done
         self._began = self._last_line = time.monotonic()
         self._bar: Any = None
 
@@ -65,8 +66,8 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif not self._quiet and self.done > self._first:
-            self._write(self.line())
+        elif not self._quiet and self.done > self._shown:
+            self._show()
 
     @property
     def seconds(self) -> float:
@@ -94,7 +95,7 @@ class Progress:
                 self._bar.set_postfix(self._notes, refresh=False)
             self._bar.update(units)
         elif time.monotonic() - self._last_line >= self._interval:
-            self._write(self.line())
+            self._show()
 
     def say(self, text: str) -> None:
         """Write a line of its own, without spoiling the bar."""
@@ -119,8 +120,11 @@ class Progress:
         parts += [f"{name} {value}" for name, value in self._notes.items()]
         return "  ".join(parts)
 
+    def _show(self) -> None:
+        self._shown, self._last_line = self.done, time.monotonic()
+        self._write(self.line())
+
     def _write(self, text: str) -> None:
-        self._last_line = time.monotonic()
         print(text, file=self._stream, flush=True)
 
 
@@ -133,7 +137,7 @@ def start(
 ) -> Progress:
     """A bar of the caller's making, or a silent one where the caller gave ``None``."""
     bar = Progress(total, unit, label, quiet=True) if progress is None else progress(total, unit, label)
-    bar.done = bar._first = done
+    bar.done = bar._first = bar._shown = done
     return bar
 
 

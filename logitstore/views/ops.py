@@ -64,24 +64,39 @@ def compose_lut(first: U8, second: U8) -> U8:
     return np.take_along_axis(second, first.astype(np.intp), axis=1)
 
 
-@njit(nogil=True, cache=True)
-def apply_lut(view_3HW, lut_3x256):  # type: ignore[no-untyped-def]
-    """Map every channel of the view by its table, in place."""
-    for c in range(3):
-        for y in range(view_3HW.shape[1]):
-            for x in range(view_3HW.shape[2]):
-                view_3HW[c, y, x] = lut_3x256[c, view_3HW[c, y, x]]
+def apply_lut(view_3HW: U8, lut_3x256: U8) -> None:
+    """Map every channel of the C-contiguous view by its table, in place."""
+    _apply_lut(view_3HW.reshape(3, -1), lut_3x256)
 
 
 @njit(nogil=True, cache=True)
-def histogram(view_3HW):  # type: ignore[no-untyped-def]
-    """Counts of each value in each channel, int64 [3, 256]."""
-    counts = np.zeros((3, 256), np.int64)
+def _apply_lut(view_3P, lut_3x256):  # type: ignore[no-untyped-def]
     for c in range(3):
-        for y in range(view_3HW.shape[1]):
-            for x in range(view_3HW.shape[2]):
-                counts[c, view_3HW[c, y, x]] += 1
-    return counts
+        values, lut = view_3P[c], lut_3x256[c]
+        for i in range(len(values)):
+            values[i] = lut[values[i]]
+
+
+def histogram(view_3HW: U8) -> I64:
+    """Counts of each value in each channel of the C-contiguous view, int64 [3, 256]."""
+    return _histogram(view_3HW.reshape(3, -1))
+
+
+@njit(nogil=True, cache=True)
+def _histogram(view_3P):  # type: ignore[no-untyped-def]
+    """Four counters for each value in turn: counting one up twice in a row would wait for itself."""
+    counts = np.zeros((3, 4, 256), np.int64)
+    for c in range(3):
+        values, count = view_3P[c], counts[c]
+        whole = len(values) // 4 * 4
+        for i in range(0, whole, 4):
+            count[0, values[i]] += 1
+            count[1, values[i + 1]] += 1
+            count[2, values[i + 2]] += 1
+            count[3, values[i + 3]] += 1
+        for i in range(whole, len(values)):
+            count[0, values[i]] += 1
+    return counts[:, 0] + counts[:, 1] + counts[:, 2] + counts[:, 3]
 
 
 def push_histogram(counts_3x256: I64, lut_3x256: U8) -> I64:
@@ -119,38 +134,41 @@ def equalize_lut(counts_3x256: I64) -> U8:
 
 @njit(nogil=True, cache=True)
 def _grey(red, green, blue):  # type: ignore[no-untyped-def]
-    return (np.int32(red) * 19595 + np.int32(green) * 38470 + np.int32(blue) * 7471 + 32768) >> 16
+    return np.int32(np.int32(red) * 19595 + np.int32(green) * 38470 + np.int32(blue) * 7471 + 32768) >> 16
 
 
 @njit(nogil=True, cache=True)
-def _grey_sum(view_3HW):  # type: ignore[no-untyped-def]
+def _grey_sum(view_3P):  # type: ignore[no-untyped-def]
+    red, green, blue = view_3P[0], view_3P[1], view_3P[2]
     total = 0
-    for y in range(view_3HW.shape[1]):
-        for x in range(view_3HW.shape[2]):
-            total += _grey(view_3HW[0, y, x], view_3HW[1, y, x], view_3HW[2, y, x])
+    for i in range(len(red)):
+        total += _grey(red[i], green[i], blue[i])
     return total
 
 
 def contrast_lut(view_3HW: U8, factor: float) -> U8:
     """Table of ``ImageEnhance.Contrast`` for this view: 0 is its mean grey, 1 changes nothing."""
-    mean = int(_grey_sum(view_3HW) / (view_3HW.shape[1] * view_3HW.shape[2]) + 0.5)
+    planes_3P = view_3HW.reshape(3, -1)
+    mean = int(_grey_sum(planes_3P) / planes_3P.shape[1] + 0.5)
     return _blend_table(mean, factor)
 
 
 @njit(nogil=True, cache=True)
 def _blend(base, value, factor):  # type: ignore[no-untyped-def]
     """``Image.blend`` for one value; ``base`` and ``value`` are int32, ``factor`` float32."""
-    mixed = np.float32(base) + factor * np.float32(value - base)
-    return np.uint8(min(max(mixed, np.float32(0.0)), np.float32(255.0)))
+    mixed = np.float32(base) + factor * np.float32(np.int32(value - base))
+    return np.uint8(np.int32(min(max(mixed, np.float32(0.0)), np.float32(255.0))))
 
 
 @njit(nogil=True, cache=True)
-def _color(view_3HW, factor):  # type: ignore[no-untyped-def]
-    for y in range(view_3HW.shape[1]):
-        for x in range(view_3HW.shape[2]):
-            grey = np.int32(_grey(view_3HW[0, y, x], view_3HW[1, y, x], view_3HW[2, y, x]))
-            for c in range(3):
-                view_3HW[c, y, x] = _blend(grey, np.int32(view_3HW[c, y, x]), factor)
+def _color(view_3P, factor):  # type: ignore[no-untyped-def]
+    red, green, blue = view_3P[0], view_3P[1], view_3P[2]
+    for i in range(len(red)):
+        r, g, b = red[i], green[i], blue[i]
+        grey = np.int32(_grey(r, g, b))
+        red[i] = _blend(grey, np.int32(r), factor)
+        green[i] = _blend(grey, np.int32(g), factor)
+        blue[i] = _blend(grey, np.int32(b), factor)
 
 
 @njit(nogil=True, cache=True)
@@ -158,22 +176,25 @@ def _sharpness(src_3HW, dst_3HW, factor):  # type: ignore[no-untyped-def]
     _, height, width = src_3HW.shape
     for c in range(3):
         for y in range(height):
-            for x in range(width):
-                if 0 < y < height - 1 and 0 < x < width - 1:
-                    total = 4 * np.int32(src_3HW[c, y, x])
-                    for j in range(-1, 2):
-                        for i in range(-1, 2):
-                            total += np.int32(src_3HW[c, y + j, x + i])
-                    # round(total / 13): the fraction is never 1/2, and Pillow's float32 sum is far closer than 1/26.
-                    smooth = np.int32((2 * total + 13) // 26)
-                    dst_3HW[c, y, x] = _blend(smooth, np.int32(src_3HW[c, y, x]), factor)
-                else:
-                    dst_3HW[c, y, x] = src_3HW[c, y, x]
+            here, out = src_3HW[c, y], dst_3HW[c, y]
+            if y in (0, height - 1) or width < 3:
+                out[:] = here
+                continue
+            above, below = src_3HW[c, y - 1], src_3HW[c, y + 1]
+            out[0], out[width - 1] = here[0], here[width - 1]
+            inner = out[1:]
+            for i in range(width - 2):
+                total = np.int32(above[i]) + np.int32(above[i + 1]) + np.int32(above[i + 2])
+                total += np.int32(here[i]) + 5 * np.int32(here[i + 1]) + np.int32(here[i + 2])
+                total += np.int32(below[i]) + np.int32(below[i + 1]) + np.int32(below[i + 2])
+                # round(total / 13): the fraction is never 1/2, and Pillow's float32 sum errs by far less than 1/26.
+                smooth = np.int32(np.int32(2 * total + 13) // 26)
+                inner[i] = _blend(smooth, np.int32(here[i + 1]), factor)
 
 
 def color(view_3HW: U8, factor: float) -> None:
-    """``ImageEnhance.Color`` in place: 0 is greyscale, 1 changes nothing. Also colour jitter's saturation."""
-    _color(view_3HW, np.float32(factor))
+    """``ImageEnhance.Color`` in place: 0 is greyscale, 1 changes nothing. Colour jitter's saturation is the same."""
+    _color(view_3HW.reshape(3, -1), np.float32(factor))
 
 
 def contrast(view_3HW: U8, factor: float) -> None:
@@ -187,7 +208,13 @@ def brightness(view_3HW: U8, factor: float) -> None:
 
 
 def sharpness(src_3HW: U8, dst_3HW: U8, factor: float) -> None:
-    """``ImageEnhance.Sharpness``: 0 is smoothed, 1 changes nothing. The one-pixel border stays; ``dst`` is not ``src``."""
+    """``ImageEnhance.Sharpness``: 0 is smoothed, 1 changes nothing; the border of one pixel stays.
+
+    Args:
+        src_3HW: uint8 [3, H, W], C-contiguous.
+        dst_3HW: the same shape, written; not the source.
+        factor: strength.
+    """
     _sharpness(src_3HW, dst_3HW, np.float32(factor))
 
 

@@ -1,0 +1,43 @@
+"""The store on disk: a zarr v3 group of records, written once, shard by shard, and read in the order of writing.
+
+Knows numpy, zarr and checksums; no torch and no views. docs/format.md specifies what lies on disk.
+
+    manifest   what a store holds, and its id        layout    names, shapes, zarr metadata
+    records    padding, quantising, masses           shards    arrays <-> bytes of objects
+    objects    where bytes lie                       codecs/   how chunks are compressed
+    claims     who may write                         commits   what makes a shard exist
+    writer     create, claim, commit                 reader    open, check, decode
+    verify     every checksum again
+"""
+
+from logitstore.store.claims import Claim
+from logitstore.store.commits import Commit
+from logitstore.store.layout import choose_chunk_size, choose_shard_size
+from logitstore.store.manifest import FORMAT_VERSION, WITNESS_EVERY, Manifest
+from logitstore.store.reader import Store, open_store
+from logitstore.store.records import Records, ShardBlock, decode_records, encode_records
+from logitstore.store.verify import VerifyReport, verify_store
+from logitstore.store.writer import claim_shard, claim_shards, commit_shard, create_store, tidy
+
+__all__ = [
+    "FORMAT_VERSION",
+    "WITNESS_EVERY",
+    "Claim",
+    "Commit",
+    "Manifest",
+    "Records",
+    "ShardBlock",
+    "Store",
+    "VerifyReport",
+    "choose_chunk_size",
+    "choose_shard_size",
+    "claim_shard",
+    "claim_shards",
+    "commit_shard",
+    "create_store",
+    "decode_records",
+    "encode_records",
+    "open_store",
+    "tidy",
+    "verify_store",
+]

@@ -1,0 +1,204 @@
+"""Names, shapes, keys and zarr metadata of a store's objects: pure functions of the manifest.
+
+Dimensions: E epochs, N positions, K ranks, W = ceil(N / 64) blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from logitstore.errors import DamagedError, FormatError
+from logitstore.store.checksums import canonical_json, crc32c_hex, is_intact, seal
+from logitstore.store.codecs import Codec
+from logitstore.store.manifest import WITNESS_EVERY, Manifest, Values
+
+METADATA = "zarr.json"
+COMMITS = "commits"
+ATTRIBUTE = "logitstore"
+Q8_STEP = 0.125
+"""Nats per code of ``q8``."""
+Q8_PADDING = 255
+
+_MAX_SHARD_BYTES = 64 << 20
+_MIN_SHARDS = 16
+_MIN_SHARD_SIZE = 256
+_MAX_CHUNK_SIZE = 1 << 14
+_MAX_CHUNK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayLayout:
+    """One array of a store: shape [E, length, *inner], one object per shard."""
+
+    name: str
+    dtype: np.dtype[Any]
+    dimensions: tuple[str, ...]
+    length: int
+    """Extent of the second dimension: N positions or W blocks."""
+    inner: tuple[int, ...]
+    """``(K,)`` or ``()``."""
+    shard: int
+    """Entries of the second dimension in one object."""
+    chunk: int
+    """Entries of the second dimension compressed together."""
+    fill: int | float
+    attributes: Mapping[str, Any]
+
+    def key(self, epoch: int, shard: int) -> str:
+        """Key of the object that holds one shard."""
+        return "/".join((self.name, "c", str(epoch), str(shard), *("0" for _ in self.inner)))
+
+    def shape(self, positions: int) -> tuple[int, ...]:
+        """Shape of this array's part of a shard of so many positions."""
+        first = -(-positions // WITNESS_EVERY) if self.name == "witness" else positions
+        return (first, *self.inner)
+
+    def document(self, num_epochs: int, codec: Codec) -> dict[str, Any]:
+        """The array's ``zarr.json``."""
+        little = {"name": "bytes", "configuration": {"endian": "little"}}
+        sharding = {
+            "chunk_shape": [1, self.chunk, *self.inner],
+            "codecs": codec.pipeline(self.name, self.dtype),
+            "index_codecs": [little, {"name": "crc32c"}],
+            "index_location": "end",
+        }
+        grid = {"name": "regular", "configuration": {"chunk_shape": [1, self.shard, *self.inner]}}
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [num_epochs, self.length, *self.inner],
+            "data_type": self.dtype.name,
+            "chunk_grid": grid,
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": "NaN" if math.isnan(self.fill) else self.fill,
+            "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+            "attributes": dict(self.attributes),
+            "dimension_names": list(self.dimensions),
+        }
+
+
+def array_layouts(manifest: Manifest) -> dict[str, ArrayLayout]:
+    """The arrays of a store by name, in the order in which their objects are written."""
+    m = manifest
+    quantised: dict[str, Any] = {"scale_factor": -Q8_STEP, "_FillValue": Q8_PADDING} if m.values == "q8" else {}
+    value_fill = Q8_PADDING if m.values == "q8" else math.nan
+
+    def along_positions(
+        name: str, dtype: np.dtype[Any], fill: float, attributes: Mapping[str, Any], *, ranked: bool = False
+    ) -> ArrayLayout:
+        return ArrayLayout(
+            name=name,
+            dtype=dtype,
+            dimensions=("epoch", "position", "rank") if ranked else ("epoch", "position"),
+            length=m.num_samples,
+            inner=(m.topk,) if ranked else (),
+            shard=m.shard_size,
+            chunk=m.chunk_size,
+            fill=fill,
+            attributes=attributes,
+        )
+
+    arrays = [
+        along_positions("seed", np.dtype(np.uint32), 0, {}),
+        along_positions("index", m.index_dtype, int(np.iinfo(m.index_dtype).max), {}, ranked=True),
+        along_positions("logp", m.value_dtype, value_fill, quantised, ranked=True),
+        along_positions("tail", m.value_dtype, value_fill, quantised),
+        *([along_positions("logz", np.dtype(np.float32), math.nan, {})] if m.logz else []),
+        ArrayLayout(
+            name="witness",
+            dtype=np.dtype(np.uint32),
+            dimensions=("epoch", "block"),
+            length=-(-m.num_samples // WITNESS_EVERY),
+            inner=(),
+            shard=m.shard_size // WITNESS_EVERY,
+            chunk=m.shard_size // WITNESS_EVERY,
+            fill=0,
+            attributes={},
+        ),
+    ]
+    return {array.name: array for array in arrays}
+
+
+def metadata_documents(manifest: Manifest) -> dict[str, bytes]:
+    """Every ``zarr.json`` of a store by key, the group's last: it makes the store exist, or grow."""
+    arrays = {name: a.document(manifest.num_epochs, manifest.codec) for name, a in array_layouts(manifest).items()}
+    commits: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+    empty = {"consolidated_metadata": _consolidated({})}
+    group = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {ATTRIBUTE: _manifest_attribute(manifest, arrays)},
+        "consolidated_metadata": _consolidated({**arrays, COMMITS: {**commits, **empty}}),
+    }
+    documents = {f"{name}/{METADATA}": canonical_json(document) for name, document in arrays.items()}
+    return {f"{COMMITS}/{METADATA}": canonical_json(commits), **documents, METADATA: canonical_json(group)}
+
+
+def array_checksum(document: Mapping[str, Any]) -> str:
+    """CRC-32C of an array's metadata, its number of epochs taken as 0: that alone may grow."""
+    return crc32c_hex(canonical_json({**document, "shape": [0, *document["shape"][1:]]}))
+
+
+def read_manifest(group: Mapping[str, Any], *, where: str) -> tuple[Manifest, dict[str, str]]:
+    """The manifest in a group's ``zarr.json``, and the checksum it holds of each array's metadata.
+
+    Raises:
+        FormatError: not a store, or another format version.
+        DamagedError: the manifest is not the one that was written.
+    """
+    attributes = group.get("attributes")
+    stored = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+    if not isinstance(stored, dict) or "format_version" not in stored:
+        raise FormatError(f"{where} is a zarr group but not a logitstore: it has no attribute {ATTRIBUTE!r}.")
+    values = {key: value for key, value in stored.items() if key not in ("arrays", "crc32c")}
+    if stored["format_version"] == 1 and not is_intact(stored):
+        raise DamagedError(f"The manifest in {where}/{METADATA} was altered: it differs from its own checksum.")
+    return Manifest.from_dict(values), dict(stored["arrays"])
+
+
+def choose_shard_size(
+    num_samples: int, topk: int, values: Values, logz: bool, inference_batch: int, *, num_classes: int = 1000
+) -> int:
+    """Default shard size: the largest power of two of at most 64 MiB raw that leaves 16 shards an epoch.
+
+    Never below 256 and never below the inference batch, which must be a power of two.
+
+    Args:
+        num_samples: N.
+        topk: K.
+        values: ``q8`` or ``f16``.
+        logz: whether logz is kept.
+        inference_batch: images the teacher sees at once.
+        num_classes: C, for the width of an index.
+    """
+    value_bytes = 1 if values == "q8" else 2
+    index_bytes = 2 if num_classes <= np.iinfo(np.uint16).max else 4
+    record_bytes = 4 + topk * (index_bytes + value_bytes) + value_bytes + 4 * logz
+    # ceil(N / S) >= 16 is S <= (N - 1) // 15
+    largest = min(_MAX_SHARD_BYTES // record_bytes, (num_samples - 1) // (_MIN_SHARDS - 1))
+    return max(_MIN_SHARD_SIZE, inference_batch, _power_of_two_below(largest))
+
+
+def choose_chunk_size(shard_size: int, topk: int, *, num_classes: int = 1000) -> int:
+    """Default chunk size: 16,384 positions, or the shard; fewer where K is so large that a chunk passed 4 MiB."""
+    index_bytes = 2 if num_classes <= np.iinfo(np.uint16).max else 4
+    largest = _power_of_two_below(_MAX_CHUNK_BYTES // (topk * index_bytes))
+    return min(shard_size, _MAX_CHUNK_SIZE, max(WITNESS_EVERY, largest))
+
+
+def _power_of_two_below(value: int) -> int:
+    return 1 << max(0, value.bit_length() - 1)
+
+
+def _manifest_attribute(manifest: Manifest, arrays: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    checksums = {name: array_checksum(document) for name, document in arrays.items()}
+    return seal({**manifest.to_dict(), "arrays": checksums})
+
+
+def _consolidated(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {"kind": "inline", "must_understand": False, "metadata": dict(metadata)}

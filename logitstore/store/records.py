@@ -1,0 +1,195 @@
+"""Records in memory: padding and quantising for the disk, and masses back from it. No files here.
+
+Shape suffixes: B records, S records of a shard, W witnesses of a shard, K ranks.
+
+On disk a record holds log-probabilities at temperature 1. ``q8`` stores -8 log p, rounded half to even and clamped to
+254; ``f16`` stores log p itself. Padding is 255 or NaN, in ``tail`` it means "no mass"; a padded index is its type's
+maximum. A skipped sample has nothing kept and no tail mass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logitstore.errors import InputError, NonFiniteError
+from logitstore.store.layout import Q8_PADDING, Q8_STEP
+from logitstore.store.manifest import Values
+
+F32 = NDArray[np.float32]
+
+_Q8_LAST = Q8_PADDING - 1
+_F16_LOWEST = float(np.finfo(np.float16).min)
+_Q8_MASSES = np.append(np.exp(-Q8_STEP * np.arange(Q8_PADDING)), 0.0).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """Decoded records at consecutive positions of one epoch; probabilities are masses, not logarithms."""
+
+    sample: NDArray[np.int64]
+    """Sample numbers, [B]."""
+    seed: NDArray[np.uint32]
+    """Seeds of the views, [B]."""
+    index: NDArray[Any]
+    """Kept classes, most probable first, [B, K]; uint16 or uint32, padding is the type's maximum."""
+    prob: F32
+    """Probabilities of the kept classes, [B, K]; 0 at padding. Sums with ``tail`` to 1."""
+    tail: F32
+    """Probability outside the kept classes, [B]."""
+    kept: NDArray[np.int32]
+    """Number of kept classes, [B]."""
+    weight: F32
+    """Weight in a loss, [B]: 1, or 0 for a skipped sample."""
+    logz: F32 | None
+    """Log-sum-exp of the logits, [B]; None where the store does not keep it."""
+
+    def __len__(self) -> int:
+        return len(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardBlock:
+    """One shard's arrays as they are stored, for ``commit_shard``."""
+
+    seed: NDArray[np.uint32]
+    """[S]"""
+    index: NDArray[Any]
+    """[S, K], from ``encode_records``."""
+    logp: NDArray[Any]
+    """[S, K], from ``encode_records``."""
+    tail: NDArray[Any]
+    """[S], from ``encode_records``."""
+    witness: NDArray[np.uint32]
+    """[W], CRC-32C of the views at positions 0, 64, 128, ... of the shard."""
+    logz: F32 | None = None
+    """[S], float32."""
+
+    def __len__(self) -> int:
+        return len(self.seed)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return sum(array.nbytes for array in self.arrays().values())
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays by name, without an absent ``logz``."""
+        return {name: array for name, array in vars(self).items() if array is not None}
+
+
+def encode_records(
+    *,
+    index_BK: NDArray[np.integer[Any]],
+    logp_BK: F32,
+    tail_B: F32,
+    kept_B: NDArray[np.integer[Any]],
+    topk: int,
+    values: Values,
+    num_classes: int,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Pad records to K ranks and quantise them.
+
+    Args:
+        index_BK: classes, most probable first; at most ``topk`` ranks, whatever stands beyond ``kept_B`` is ignored.
+        logp_BK: their log-probabilities in nat, float32.
+        tail_B: log of the mass outside the kept classes; -inf for none.
+        kept_B: ranks that count, per record; 0 for a skipped sample, whose tail is stored as "no mass".
+        topk: K of the store.
+        values: ``q8`` or ``f16``.
+        num_classes: C.
+
+    Returns:
+        ``index`` [B, K], ``logp`` [B, K], ``tail`` [B] in the dtypes of the store.
+
+    Raises:
+        InputError: a class outside [0, C), or more ranks than ``topk``.
+        NonFiniteError: a kept log-probability is NaN or infinite, or a tail NaN or +inf.
+    """
+    num_records, given = index_BK.shape
+    if given > topk:
+        raise InputError(f"Records of {given} ranks do not fit into a store of {topk}; cut them to the first {topk}.")
+    if logp_BK.shape != index_BK.shape or tail_B.shape != (num_records,) or kept_B.shape != (num_records,):
+        raise InputError("index_BK, logp_BK, tail_B and kept_B do not agree in their numbers of records and ranks.")
+    if num_records and not 0 <= kept_B.min() <= kept_B.max() <= given:
+        raise InputError(f"kept_B must lie in 0..{given}.")
+    kept_BK = np.arange(given) < kept_B[:, None]
+    _check_kept(index_BK, logp_BK, kept_BK, num_classes)
+    empty_B = kept_B == 0
+    _check_tail(tail_B, empty_B)
+
+    index_dtype = np.uint16 if num_classes <= np.iinfo(np.uint16).max else np.uint32
+    index = np.full((num_records, topk), np.iinfo(index_dtype).max, index_dtype)
+    np.copyto(index[:, :given], index_BK, where=kept_BK, casting="unsafe")
+    logp = np.full((num_records, topk), -np.inf, np.float32)
+    np.copyto(logp[:, :given], logp_BK, where=kept_BK)
+    return index, quantise(logp, values), quantise(np.where(empty_B, np.float32(-np.inf), tail_B), values)
+
+
+def quantise(logp: F32, values: Values) -> NDArray[Any]:
+    """Stored form of float32 log-masses of any shape; -inf becomes padding. No NaN may be among them."""
+    present = logp > -np.inf
+    if values == "f16":
+        clamped = np.maximum(logp, np.float32(_F16_LOWEST), where=present, out=np.full_like(logp, np.nan))
+        return clamped.astype(np.float16)
+    # A log-probability is at most 0 but for the rounding of the softmax. np.rint rounds half to even.
+    scaled = np.multiply(logp, np.float32(-1 / Q8_STEP), where=present, out=np.zeros_like(logp))
+    codes = np.clip(np.rint(scaled), 0, _Q8_LAST).astype(np.uint8)
+    codes[~present] = Q8_PADDING
+    return codes
+
+
+def masses(stored: NDArray[Any]) -> F32:
+    """Masses of stored log-probabilities, float32, not normalised; padding has mass 0."""
+    if stored.dtype == np.uint8:
+        return np.asarray(_Q8_MASSES[stored])
+    return np.asarray(np.nan_to_num(np.exp(stored.astype(np.float32)), copy=False, nan=0.0))
+
+
+def kept_counts(index_BK: NDArray[Any]) -> NDArray[np.int32]:
+    """Ranks per record that are not padding."""
+    padding = np.iinfo(index_BK.dtype).max
+    return np.asarray(np.count_nonzero(index_BK != padding, axis=1), np.int32)
+
+
+def decode_records(
+    index_BK: NDArray[Any], logp_BK: NDArray[Any], tail_B: NDArray[Any], *, topk: int | None = None
+) -> tuple[NDArray[Any], F32, F32]:
+    """Masses of stored records, normalised so that kept classes and tail sum to 1 (within 1e-6).
+
+    Args:
+        index_BK: stored classes.
+        logp_BK: stored log-probabilities.
+        tail_B: stored log of the tail's mass.
+        topk: keep only so many ranks; the mass of the others goes to the tail.
+
+    Returns:
+        ``index`` [B, k], ``prob`` [B, k] float32, ``tail`` [B] float32. A record without any mass (a skipped sample)
+        stays without.
+    """
+    prob_BK, tail = masses(logp_BK), masses(tail_B)
+    width = prob_BK.shape[1] if topk is None else min(topk, prob_BK.shape[1])
+    head = np.einsum("bk->b", prob_BK[:, :width], dtype=np.float64)
+    if width < prob_BK.shape[1]:
+        tail = tail + np.einsum("bk->b", prob_BK[:, width:], dtype=np.float64)
+    total = head + tail
+    scale = np.divide(1.0, total, where=total > 0, out=np.zeros_like(total))
+    prob = prob_BK[:, :width] * scale.astype(np.float32)[:, None]
+    return np.ascontiguousarray(index_BK[:, :width]), prob, (tail * scale).astype(np.float32)
+
+
+def _check_kept(index_BK: NDArray[Any], logp_BK: F32, kept_BK: NDArray[np.bool_], num_classes: int) -> None:
+    classes = index_BK[kept_BK]
+    if classes.size and not 0 <= classes.min() <= classes.max() < num_classes:
+        raise InputError(f"A kept class lies outside 0..{num_classes - 1}.")
+    if not np.isfinite(logp_BK[kept_BK]).all():
+        raise NonFiniteError("A kept log-probability is NaN or infinite; the teacher's logits are not finite.")
+
+
+def _check_tail(tail_B: F32, empty_B: NDArray[np.bool_]) -> None:
+    bad = np.isnan(tail_B) | (tail_B == np.inf)
+    if (bad & ~empty_B).any():
+        raise NonFiniteError("A tail is NaN or infinite; the teacher's logits are not finite.")

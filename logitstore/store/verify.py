@@ -1,0 +1,137 @@
+"""``verify_store``: recompute every checksum of a store. Views are replayed elsewhere (``logitstore.recheck``)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from logitstore.errors import DamagedError, IncompleteError
+from logitstore.store.commits import Commit
+from logitstore.store.layout import COMMITS, METADATA, array_layouts, metadata_documents
+from logitstore.store.reader import Store, check_object, open_store
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """What a check of a store found."""
+
+    ok: bool
+    """Whether the store is whole: nothing missing, nothing altered."""
+    records_checked: int
+    """Records whose stored bytes are what was committed."""
+    errors: tuple[str, ...] = ()
+    """One sentence for each thing that is missing or altered."""
+    notes: tuple[str, ...] = ()
+    """One sentence for each thing that is odd but harms nothing."""
+    views_checked: int = 0
+    """Views replayed and compared with their witnesses."""
+    kl: float | None = None
+    """Mean divergence of a re-run teacher from the stored records, in nat; None where none ran."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        values = dataclasses.asdict(self)
+        return {**values, "errors": list(self.errors), "notes": list(self.notes)}
+
+
+@dataclass
+class _Findings:
+    records: int = 0
+    errors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def verify_store(path: str | os.PathLike[str], progress: Progress | None = None) -> VerifyReport:
+    """Recompute every checksum: manifest, metadata of arrays, commits, objects.
+
+    Args:
+        path: of the store.
+        progress: called with shards done and shards in all.
+
+    Raises:
+        StoreNotFoundError: there is nothing at this path.
+        FormatError: what is there is no store, or one of another format version.
+    """
+    try:
+        store = open_store(path)
+    except DamagedError as exc:
+        return VerifyReport(ok=False, records_checked=0, errors=(str(exc),))
+    findings = _Findings()
+    _check_metadata(store, findings)
+    shards = [(epoch, shard) for epoch in range(store.num_epochs) for shard in range(store.num_shards)]
+    missing: dict[int, list[int]] = {}
+    for done, (epoch, shard) in enumerate(shards):
+        try:
+            findings.records += _check_shard(store, store.commit(epoch, shard), findings)
+        except IncompleteError:
+            missing.setdefault(epoch, []).append(shard)
+        except DamagedError as exc:
+            findings.errors.append(str(exc))
+        if progress is not None:
+            progress(done + 1, len(shards))
+    findings.errors += [_missing_sentence(store, epoch, absent) for epoch, absent in missing.items()]
+    _check_strays(store, {(epoch, shard) for epoch, absent in missing.items() for shard in absent}, findings)
+    return VerifyReport(
+        ok=not findings.errors,
+        records_checked=findings.records,
+        errors=tuple(findings.errors),
+        notes=tuple(findings.notes),
+    )
+
+
+def _check_metadata(store: Store, findings: _Findings) -> None:
+    """``open_store`` has compared manifest and arrays with their checksums; here the rest: copies and extents."""
+    for key, data in metadata_documents(store.manifest).items():
+        if not store.objects.exists(key):
+            findings.errors.append(f"{store.path}/{key} is missing.")
+        elif store.objects.get(key) != data:
+            where = f"{store.path}/{key}"
+            if key == METADATA:
+                findings.errors.append(f"{where}: the consolidated metadata differs from that of the arrays.")
+            else:
+                findings.notes.append(f"{where} is not what the manifest implies; `logitstore dump` again rewrites it.")
+
+
+def _check_shard(store: Store, commit: Commit, findings: _Findings) -> int:
+    """Number of intact records: the shard's, or 0."""
+    before = len(findings.errors)
+    for name, layout in array_layouts(store.manifest).items():
+        key = layout.key(commit.epoch, commit.shard)
+        where = f"{store.path}/{key}"
+        try:
+            check_object(commit.objects[name], store.objects.get(key), where=where)
+        except FileNotFoundError:
+            findings.errors.append(f"{where} is missing although its shard was committed.")
+        except DamagedError as exc:
+            findings.errors.append(str(exc))
+    start, stop = store.shard_range(commit.shard)
+    return stop - start if len(findings.errors) == before else 0
+
+
+def _missing_sentence(store: Store, epoch: int, shards: list[int]) -> str:
+    if len(shards) == store.num_shards:
+        return f"Epoch {epoch} is missing: none of its {store.num_shards} shards is committed."
+    numbers = ", ".join(map(str, shards[:8])) + (", ..." if len(shards) > 8 else "")
+    return f"Epoch {epoch} is incomplete: {len(shards)} of {store.num_shards} shards are not committed ({numbers})."
+
+
+def _check_strays(store: Store, missing: set[tuple[int, int]], findings: _Findings) -> None:
+    """Objects without a commit, and whatever else lies in the store that the format does not know."""
+    expected = set(metadata_documents(store.manifest))
+    pending: set[str] = set()
+    for layout in array_layouts(store.manifest).values():
+        for epoch in range(store.num_epochs):
+            for shard in range(store.num_shards):
+                target = pending if (epoch, shard) in missing else expected
+                target.add(layout.key(epoch, shard))
+    commits = {f"{COMMITS}/{name}" for name in store.objects.list(COMMITS)}
+    for key, _ in store.objects.walk():
+        if key in pending:
+            findings.notes.append(f"{store.path}/{key} has no commit and does not count.")
+        elif key not in expected and key not in commits:
+            findings.notes.append(f"{store.path}/{key} does not belong to the store.")

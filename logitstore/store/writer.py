@@ -1,0 +1,183 @@
+"""Making a store: creation, claims on shards, commits. Whatever is killed here, the same calls again complete it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from logitstore.errors import ClaimLostError, FormatError, InputError
+from logitstore.store.claims import Claim, acquire, claim_key, sweep
+from logitstore.store.commits import Commit, StoredObject
+from logitstore.store.layout import COMMITS, METADATA, array_layouts, metadata_documents
+from logitstore.store.manifest import Manifest
+from logitstore.store.objects import LocalObjects
+from logitstore.store.owner import this_process
+from logitstore.store.reader import Store, open_store
+from logitstore.store.records import ShardBlock, kept_counts
+
+_CREATION_CLAIM = f"{COMMITS}/manifest.claim"
+_POLL_S = 0.1
+
+
+def create_store(path: str | os.PathLike[str], manifest: Manifest) -> Store:
+    """Create a store, or open the one that this manifest describes and make room for its epochs.
+
+    Several processes may do this at once. What killed processes left behind is cleaned up.
+
+    Args:
+        path: folder of the store; absent, empty, or holding the same store.
+        manifest: what the store is to hold. An existing store keeps its ``versions`` and never shrinks.
+
+    Raises:
+        MismatchError: another store is there.
+        FormatError: something else is there.
+    """
+    root = Path(path)
+    objects = LocalObjects(root, scratch=COMMITS)
+    if not objects.exists(METADATA):
+        _require_ours(objects, manifest)
+    while not _is_current(objects, manifest):
+        with _creation_claim(objects) as claim:
+            _write_metadata(objects, manifest, claim)
+    store = open_store(root)
+    tidy(store)
+    return store
+
+
+def claim_shard(store: Store, epoch: int, shard: int) -> Claim | None:
+    """Claim a shard before working on it.
+
+    Returns:
+        The claim, to be used as a context manager, or None where the shard is committed or another process works on it.
+    """
+    store.shard_range(shard)
+    if not 0 <= epoch < store.num_epochs:
+        raise InputError(f"There is no epoch {epoch}; {store.path} has room for epochs 0..{store.num_epochs - 1}.")
+    if store.is_committed(epoch, shard):
+        return None
+    claim = acquire(store.objects, claim_key(epoch, shard), epoch=epoch, shard=shard)
+    if claim is not None and store.is_committed(epoch, shard):
+        claim.release()
+        return None
+    return claim
+
+
+def claim_shards(store: Store, epochs: Iterable[int], *, poll_s: float = 2.0) -> Iterator[Claim]:
+    """Claim shard after shard until every shard of the epochs is committed, by this process or another.
+
+    The caller commits each claim before it asks for the next; one that it does not commit is given back and not
+    offered again. While other processes work on all that is left, this waits.
+
+    Args:
+        store: the store.
+        epochs: epochs to complete, in this order.
+        poll_s: seconds between two looks at what others work on.
+    """
+    left = {(epoch, shard): None for epoch in epochs for shard in range(store.num_shards)}
+    while left:
+        before = len(left)
+        for epoch, shard in list(left):
+            if (claim := claim_shard(store, epoch, shard)) is not None:
+                with claim:
+                    yield claim
+                del left[epoch, shard]
+            elif store.is_committed(epoch, shard):
+                del left[epoch, shard]
+        if left and len(left) == before:
+            time.sleep(poll_s)
+
+
+def commit_shard(store: Store, claim: Claim, block: ShardBlock, info: Mapping[str, Any] | None = None) -> Commit:
+    """Write a claimed shard and commit it; the claim is given back.
+
+    Args:
+        store: the store.
+        claim: from ``claim_shard``.
+        block: the shard's arrays, encoded.
+        info: what the commit should say besides about its making (JSON values); not part of any checksum.
+
+    Raises:
+        ClaimLostError: another process took the shard over or committed it; nothing that counts was written.
+    """
+    commit = _put_objects(store, claim, block, info or {})
+    if not store.objects.create(commit.key, commit.to_bytes(), guard=claim.check):
+        raise ClaimLostError(f"Another process committed {store.path}/{commit.key} first; its shard stays.")
+    claim.release()
+    return commit
+
+
+def tidy(store: Store) -> None:
+    """Remove what killed processes left: temporary files, claims on committed shards."""
+    store.objects.sweep()
+    if store.objects.exists(_CREATION_CLAIM) and (abandoned := acquire(store.objects, _CREATION_CLAIM)) is not None:
+        abandoned.release()
+    done = {Path(commit).stem for commit in store.objects.list(COMMITS) if commit.endswith(".json")}
+    sweep(store.objects, done.__contains__)
+
+
+def _put_objects(store: Store, claim: Claim, block: ShardBlock, info: Mapping[str, Any]) -> Commit:
+    encoded = store.coder.encode(claim.epoch, claim.shard, block.arrays())
+    layouts = array_layouts(store.manifest)
+    for name, data in encoded.items():
+        store.objects.put(layouts[name].key(claim.epoch, claim.shard), data, guard=claim.check)
+    kept = kept_counts(block.index)
+    me = this_process()
+    standard = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": me.host,
+        "pid": me.pid,
+        "token": claim.token,
+        "versions": store.manifest.versions,
+    }
+    return Commit(
+        store_id=store.store_id,
+        epoch=claim.epoch,
+        shard=claim.shard,
+        objects={name: StoredObject.of(data) for name, data in encoded.items()},
+        records=len(block),
+        kept=int(kept.sum()),
+        skipped=int((kept == 0).sum()),
+        info={**standard, **info},
+    )
+
+
+def _require_ours(objects: LocalObjects, manifest: Manifest) -> None:
+    """Refuse a folder with anything in it that an interrupted creation would not have left."""
+    ours = {COMMITS, METADATA, *array_layouts(replace(manifest, logz=True))}
+    if strange := [name for name in objects.list() if name not in ours]:
+        raise FormatError(f"{objects.root} is not empty and no store: it holds {strange[0]}. Choose another path.")
+
+
+def _is_current(objects: LocalObjects, manifest: Manifest) -> bool:
+    """Whether the store exists, with all metadata, and has room for the manifest's epochs."""
+    if not objects.exists(METADATA):
+        return False
+    store = open_store(objects.root)
+    store.manifest.require_same(manifest, where=str(objects.root))
+    if store.num_epochs < manifest.num_epochs:
+        return False
+    return all(objects.get(key) == data for key, data in metadata_documents(store.manifest).items())
+
+
+def _write_metadata(objects: LocalObjects, manifest: Manifest, claim: Claim) -> None:
+    """Bring all metadata to what the manifest says; the group's own comes last and makes it so."""
+    if objects.exists(METADATA):
+        stored = open_store(objects.root).manifest
+        stored.require_same(manifest, where=str(objects.root))
+        manifest = replace(stored, num_epochs=max(stored.num_epochs, manifest.num_epochs))
+    for key, data in metadata_documents(manifest).items():
+        objects.put(key, data, guard=claim.check)
+
+
+@contextlib.contextmanager
+def _creation_claim(objects: LocalObjects) -> Iterator[Claim]:
+    while (claim := acquire(objects, _CREATION_CLAIM)) is None:
+        time.sleep(_POLL_S)
+    with claim:
+        yield claim

@@ -188,7 +188,7 @@ def test_classes_are_matched_by_name() -> None:
         match_classes(["cat", "dog"], ["cat", "cow"])
     twice = ["crane", "cat", "crane"]
     assert match_classes(twice, ["cat"]) is not None
-    with pytest.raises(InputError, match="more than one class called crane"):
+    with pytest.raises(InputError, match="several classes called crane"):
         match_classes(twice, ["cat", "crane"])
 
 

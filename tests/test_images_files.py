@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -116,8 +117,6 @@ def test_order_does_not_depend_on_the_file_system(tmp_path: Path, monkeypatch: p
     write_images(tmp_path, ["a/1.png", "a/01.png", "A/1.png", "a/10.png", "b/2.png"], size=(2, 2))
     expected = names(open_images(str(tmp_path)))
     assert expected == ["A/1.png", "a/01.png", "a/1.png", "a/10.png", "b/2.png"]
-    import os
-
     scandir = os.scandir
 
     class Backwards(list):  # type: ignore[type-arg]
@@ -173,6 +172,25 @@ def test_folder_and_tar_are_the_same_data_set(tmp_path: Path) -> None:
     assert folder.describe() == tar.describe() and folder.name == tar.name
     assert all(np.array_equal(folder.pixels(i), tar.pixels(i)) for i in range(2))
     assert tar.check() == []
+
+
+def test_a_tar_file_may_hold_the_folder_itself(tmp_path: Path) -> None:
+    write_images(tmp_path / "x/y/flowers", ["a/1.png", "b/2.jpg"])
+    write_images(tmp_path / "z/flowers/train", ["1.png", "2.jpg"])
+    inner = open_images(str(tmp_path / "x/y/flowers"))
+    assert open_images(as_tar(tmp_path / "x")).describe() == inner.describe()
+    assert names(open_images(as_tar(tmp_path / "z"))) == ["1.png", "2.jpg"]
+
+
+def test_names_that_are_no_utf8_can_be_printed(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a/1.png", "b/2.png"])
+    try:
+        (tmp_path / "b").rename(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff"))
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    images = open_images(str(tmp_path))
+    assert images.image_name(1) == "b\ufffd/2.png" and images.class_names == ("a", "b\ufffd")
+    assert images.pixels(1).shape == (12, 16, 3) and len(images.fingerprint) == 64
 
 
 def test_describe_holds_no_path(tmp_path: Path) -> None:

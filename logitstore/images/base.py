@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -192,17 +193,16 @@ def match_classes(
     """
     if teacher_names is None or data_names is None:
         return None
-    numbers = {name: number for number, name in enumerate(teacher_names)}
-    unknown = [name for name in data_names if name not in numbers]
-    if unknown:
+    counts = Counter(teacher_names)
+    if unknown := [name for name in data_names if name not in counts]:
         raise InputError(
             f"{len(unknown)} of the data set's {len(data_names)} classes are not among the teacher's "
-            f"{len(teacher_names)} ({_first(unknown)}; the teacher's begin with {_first(list(teacher_names))}): "
-            "rename the class folders, or take a teacher that was trained on these classes."
+            f"{len(teacher_names)} ({_first(unknown)}; the teacher's begin with {_first(list(teacher_names))}): rename "
+            "the class folders, take a teacher of these classes, or give the images without class folders."
         )
-    if len(numbers) < len(teacher_names) and any(list(teacher_names).count(name) > 1 for name in data_names):
-        twice = [name for name in data_names if list(teacher_names).count(name) > 1]
-        raise InputError(f"The teacher has more than one class called {_first(twice)}: give its classes unique names.")
+    if repeated := [name for name in data_names if counts[name] > 1]:
+        raise InputError(f"The teacher has several classes called {_first(repeated)}: give its classes unique names.")
+    numbers = {name: number for number, name in enumerate(teacher_names)}
     return np.array([numbers[name] for name in data_names], np.int64)
 
 

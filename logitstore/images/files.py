@@ -17,8 +17,12 @@ import hashlib
 import os
 import re
 import tarfile
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from logitstore.errors import DataError
 from logitstore.images.decode import SUFFIXES
@@ -48,7 +52,7 @@ class FolderImages(EncodedImages):
         *,
         name: str,
         split: str,
-        labels: Sequence[int] | None = None,
+        labels: ArrayLike | None = None,
         class_names: Sequence[str] | None = None,
         flippable: bool = True,
     ) -> None:
@@ -68,7 +72,7 @@ class FolderImages(EncodedImages):
         self._sizes = sizes
 
     def image_name(self, i: int) -> str:
-        return self._names[i]
+        return _printable(self._names[i])
 
     def encoded(self, i: int) -> bytes:
         return self._read(i, 0, None)
@@ -111,10 +115,12 @@ def open_folder(root: Path, split: str, *, whole: bool) -> FolderImages:
     found = {name: lambda entry=entry: any(True for _ in _walk(entry.path, "", ())) for name, entry in tops.items()}
     folder = choose_split(found, split, whole=whole, where=str(root))
     start = root / folder if folder else root
-    entries = list(_walk(str(start), "", ()))
-    if not entries:
+    names, sizes = [], array("q")
+    for name, size in _walk(str(start), "", ()):
+        names.append(name)
+        sizes.append(size)
+    if not names:
         raise DataError(f"{start} holds no images: formats are {', '.join(sorted(SUFFIXES))}.")
-    names, sizes = zip(*entries, strict=True)
     return FolderImages(start, names, sizes, name=_title(root), split=split)
 
 
@@ -129,6 +135,7 @@ def open_tar(path: Path, split: str, *, whole: bool) -> TarImages:
                     members[name] = (member.size, member.offset_data)
     except (OSError, tarfile.TarError) as error:
         raise DataError(f"{path} cannot be read as an uncompressed tar file ({error}): unpack it instead.") from error
+    members = _unwrapped(members)
     tops = {name.partition("/")[0] for name in members if "/" in name}
     folder = choose_split(dict.fromkeys(tops, lambda: True), split, whole=whole, where=str(path))
     prefix = f"{folder}/" if folder else ""
@@ -137,6 +144,16 @@ def open_tar(path: Path, split: str, *, whole: bool) -> TarImages:
         raise DataError(f"{path} holds no images: formats are {', '.join(sorted(SUFFIXES))}.")
     sizes, offsets = zip(*(members[prefix + name] for name in names), strict=True)
     return TarImages(path, names, sizes, offsets, name=path.stem, split=split)
+
+
+def _unwrapped(members: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Without a folder that holds nothing but folders and that everything lies in, as archivers like to put it."""
+    while members:
+        top = next(iter(members)).partition("/")[0] + "/"
+        if top[:-1].lower() in _ALL_SPLIT_NAMES or not all(n.startswith(top) and n.count("/") > 1 for n in members):
+            break
+        members = {name.removeprefix(top): entry for name, entry in members.items()}
+    return members
 
 
 def choose_split(tops: Mapping[str, Callable[[], bool]], split: str, *, whole: bool, where: str) -> str | None:
@@ -167,14 +184,21 @@ def choose_split(tops: Mapping[str, Callable[[], bool]], split: str, *, whole: b
     raise DataError(f"{where} has no {split} split: put {split}/ beside train/, or name its data with --val-data.")
 
 
-def class_folders(names: Sequence[str]) -> tuple[list[int] | None, list[str] | None]:
+def class_folders(names: Sequence[str]) -> tuple[NDArray[np.int64] | None, list[str] | None]:
     """Labels and class names that relative paths show; (None, None) where they show none."""
-    tops = [name.partition("/")[0] if "/" in name else None for name in names]
-    classes = sorted({top for top in tops if top is not None}, key=natural_key)
-    if len(classes) < 2 or None in tops:
+    found: dict[str, int] = {}
+    numbers = array("q")
+    for name in names:
+        top, slash, _ = name.partition("/")
+        if not slash:
+            return None, None
+        numbers.append(found.setdefault(top, len(found)))
+    if len(found) < 2:
         return None, None
-    numbers: dict[str | None, int] = {name: number for number, name in enumerate(classes)}
-    return [numbers[top] for top in tops], classes
+    classes = sorted(found, key=natural_key)
+    renumbered = np.empty(len(classes), np.int64)
+    renumbered[[found[name] for name in classes]] = np.arange(len(classes))
+    return renumbered[np.array(numbers)], [_printable(name) for name in classes]
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -185,6 +209,11 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 
 def _path_key(path: str) -> list[tuple[list[str | int], str]]:
     return [natural_key(part) for part in path.split("/")]
+
+
+def _printable(name: str) -> str:
+    """The name, with bytes that are no UTF-8 replaced."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _hidden(path: str) -> bool:

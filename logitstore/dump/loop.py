@@ -28,13 +28,11 @@ def dump(config: DumpConfig, progress: ProgressFactory | None = None) -> DumpRes
         NonFiniteError: the teacher gave a NaN or an Inf.
     """
     producer = Producer(config, progress)
-    store = producer.open_store()
     epochs = range(config.start_epoch, config.num_epochs)
+    store = producer.open_store(epochs)
     wanted = [(epoch, shard) for epoch in epochs for shard in range(store.num_shards)]
     total = _num_records(store, wanted)
     missing = [pair for pair in wanted if not store.is_committed(*pair)]
-    if missing:
-        producer.check_images()
     made, stored_bytes, skipped = [], 0, 0
     with start(progress, total, "img", "dump", done=total - _num_records(store, missing)) as bar, producer.threads():
         for claim in _claims(store, missing):

@@ -19,7 +19,7 @@ from logitstore import __version__
 from logitstore.cards import run_folder
 from logitstore.device import dtype_name, resolve_device, resolve_dtype, usable_cores
 from logitstore.dump.config import DumpConfig
-from logitstore.errors import InputError, NonFiniteError, StoreNotFoundError
+from logitstore.errors import FormatError, InputError, NonFiniteError, StoreNotFoundError
 from logitstore.images import match_classes, open_images
 from logitstore.loader import Batch, ViewLoader
 from logitstore.progress import Progress, ProgressFactory, start
@@ -132,26 +132,35 @@ class Producer:
         """Threads of torch on a CPU: those of an existing store, so that its records can go on elsewhere."""
         if self._device.type != "cpu":
             return None
-        try:
-            stored = open_store(self.path).manifest.inference
-        except StoreNotFoundError:
-            return torch.get_num_threads()
-        return stored.get("threads") or torch.get_num_threads()
+        stored = self._stored()
+        return (stored and stored.manifest.inference.get("threads")) or torch.get_num_threads()
 
-    def open_store(self) -> Store:
-        """The store, made or grown where it has to be.
+    def _stored(self) -> Store | None:
+        """The store at the path; None where ``create_store`` has yet to make one, or to say what is there instead."""
+        try:
+            return open_store(self.path)
+        except (StoreNotFoundError, FormatError):
+            return None
+
+    def open_store(self, epochs: range) -> Store:
+        """The store, made or grown where it has to be; nothing is written before everything was checked.
+
+        Args:
+            epochs: those to be made; where any of it is missing, the header and trailer of every file are looked at.
 
         Raises:
             MismatchError: there is a store of something else.
+            DataError: some images are bad, and the configuration does not say to skip them.
         """
+        stored = self._stored()
+        if stored is not None:
+            stored.manifest.require_same(self.manifest, where=str(self.path))
+        shards = range(self.manifest.num_shards)
+        if stored is None or not all(stored.is_committed(epoch, shard) for epoch in epochs for shard in shards):
+            self._check_images()
         return create_store(self.path, self.manifest)
 
-    def check_images(self) -> None:
-        """Look at the header and trailer of every file before the long run.
-
-        Raises:
-            DataError: some are bad, and the configuration does not say to skip them.
-        """
+    def _check_images(self) -> None:
         with start(self._progress, self._images.num_samples, "file", "check") as bar:
             bad = self._images.check(lambda done, _: bar.advance(done - bar.done), skip_bad=self._config.skip_bad)
             if bad:

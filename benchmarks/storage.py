@@ -63,7 +63,7 @@ def load_logits(path: Path | None) -> tuple[NDArray[np.float32], str]:
     with np.load(path) as archive:
         if "logits" not in archive or archive["logits"].ndim != 2 or len(archive["logits"]) % VIEWS:
             raise SystemExit(f"{path} must hold `logits` [images x {VIEWS}, classes], the views of an image adjacent.")
-        return archive["logits"].astype(np.float32), path.name
+        return np.asarray(archive["logits"], np.float32), path.name
 
 
 def digits_logits() -> NDArray[np.float32]:
@@ -76,14 +76,13 @@ def digits_logits() -> NDArray[np.float32]:
     shifted = np.stack([np.roll(digits.images / 16, shift, axis=(1, 2)) for shift in shifts], axis=1)
     flat = shifted.reshape(len(shifted), VIEWS, 64)
     model = LogisticRegression(max_iter=300).fit(flat[::2].reshape(-1, 64), np.repeat(digits.target[::2], VIEWS))
-    return model.decision_function(flat[1::2].reshape(-1, 64)).astype(np.float32)
+    return np.asarray(model.decision_function(flat[1::2].reshape(-1, 64)), np.float32)
 
 
 def log_probs(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """float64 log-softmax of each row."""
-    wide = logits.astype(np.float64)
-    wide -= wide.max(axis=1, keepdims=True)
-    return wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    shifted: NDArray[np.float64] = logits - logits.max(axis=1, keepdims=True).astype(np.float64)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
 def kl_to_dense(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import Row, Timing, interleaved, median_rate, median_ratio
+from benchmarks.common import Row, Timing, Work, interleaved, median_rate, median_ratio
 from benchmarks.measures.fixed import SIZE, swin_t
 from logitstore.device import autocast, resolve_device, resolve_dtype
 from logitstore.dump import DumpConfig, dump
@@ -72,7 +72,7 @@ def measure(
         f"\nDump of {epochs} epochs of {images} digits at {SIZE} px through Swin-T with random weights (speed only), "
         f"batch {batch_size}, {where}, {torch.get_num_threads()} threads. The ceiling is inference alone."
     )
-    candidates = {"inference alone, tensors in memory": bare, "dump": whole}
+    candidates: dict[str, Work] = {"inference alone, tensors in memory": bare, "dump": whole}
     timings = interleaved(candidates, repeats=repeats)
     rows = [{"what": name, "images_per_s": median_rate(timings[name])} for name in candidates]
     summary = {

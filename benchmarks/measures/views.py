@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import random
 import tarfile
-from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,17 @@ def load_jpegs(path: Path | None, *, limit: int) -> tuple[list[bytes], str]:
         blobs = [file.read_bytes() for file in _spread(files, limit)]
     else:
         with tarfile.open(path) as archive:
-            members = [m for m in archive.getmembers() if Path(m.name).suffix.lower() in JPEG_SUFFIXES]
-            blobs = [archive.extractfile(member).read() for member in _spread(members, limit)]
+            members = [m for m in archive if m.isfile() and Path(m.name).suffix.lower() in JPEG_SUFFIXES]
+            blobs = [_member(archive, member) for member in _spread(members, limit)]
     if not blobs:
         raise SystemExit(f"{path} holds no .jpg or .jpeg file; name a folder or a tar that does.")
     return blobs, f"{len(blobs)} JPEGs of {path.name}"
+
+
+def _member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = archive.extractfile(member)
+    assert stream is not None, "only regular files are listed"
+    return stream.read()
 
 
 def _spread(items: list[Any], limit: int) -> list[Any]:
@@ -79,7 +85,7 @@ def mend_timm_posterize() -> str | None:
     else:
         return None
 
-    def posterize(image: Image.Image, bits_to_keep: int, **options: object) -> Image.Image:
+    def posterize(image: Image.Image, bits_to_keep: int, **options: object) -> Any:
         if bits_to_keep < 1:
             return Image.new(image.mode, image.size)
         return original(image, bits_to_keep, **options)
@@ -87,12 +93,12 @@ def mend_timm_posterize() -> str | None:
     operations = auto_augment.NAME_TO_OP
     operations.update({name: posterize for name, operation in operations.items() if operation is original})
     return (
-        f"timm's posterize raises at 0 bits under Pillow {Image.__version__}: mended here to give black, "
+        f"timm's posterize raises at 0 bits under Pillow {version('pillow')}: mended here to give black, "
         "which is what ours gives."
     )
 
 
-def timm_transform() -> Callable[[Image.Image], torch.Tensor]:
+def timm_transform() -> Any:
     """timm's training transform with the settings of our ``tinyvit`` view, to a normalised float32 tensor."""
     return create_transform(
         input_size=SIZE,

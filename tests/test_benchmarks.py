@@ -1,0 +1,148 @@
+"""The benchmarks' own arithmetic, and every script in its quick form down to the JSON line."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import common, demo, storage
+from benchmarks.common import Timing
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(script: str, *arguments: str) -> dict[str, Any]:
+    """The JSON line of a script that is run as a file."""
+    path = str(ROOT / "benchmarks" / script)
+    done = subprocess.run([sys.executable, path, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return line
+
+
+def made_logits(images: int = 96, classes: int = 40) -> np.ndarray[Any, np.dtype[np.float32]]:
+    rng = np.random.default_rng(0)
+    return (3 * rng.standard_normal((images * storage.VIEWS, classes))).astype(np.float32)
+
+
+def test_interleaved_takes_turns_and_drops_the_first_round() -> None:
+    calls: list[str] = []
+
+    def candidate(name: str) -> common.Work:
+        def work() -> int:
+            calls.append(name)
+            return 10
+
+        return work
+
+    timings = common.interleaved({"a": candidate("a"), "b": candidate("b")}, repeats=3)
+    assert calls == ["a", "b", "a", "b", "b", "a", "a", "b"]
+    assert [len(found) for found in timings.values()] == [3, 3]
+    assert all(timing.count == 10 and timing.wall > 0 for timing in timings["a"])
+
+
+def test_rates_and_ratios_are_medians() -> None:
+    fast = [Timing(count=100, wall=wall, cpu=2 * wall) for wall in (1.0, 2.0, 50.0)]
+    slow = [Timing(count=100, wall=2 * wall, cpu=0.0) for wall in (1.0, 2.0, 50.0)]
+    assert common.median_rate(fast) == 50
+    assert common.median_rate(fast, per_core=True) == 25  # two threads are charged twice
+    assert common.median_ratio(fast, slow) == 2
+
+
+def test_a_saved_result_says_where_it_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    common.finish("question", {"answer": 42}, save=True, details={"more": [1]})
+    (path,) = tmp_path.iterdir()
+    result = json.loads(path.read_text())
+    assert result["answer"] == 42 and result["more"] == [1]
+    assert {"cpu", "cores"} <= result["hardware"].keys()
+    assert {"python", "torch", "numpy"} <= result["versions"].keys()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"answer": 42}
+
+
+def test_kl_of_hand_made_records() -> None:
+    logp = np.log(np.array([[0.5, 0.25, 0.125, 0.125], [0.7, 0.1, 0.1, 0.1]]))
+    index = np.array([[0, 1], [0, 65535]], np.uint16)
+    prob, tail = np.array([[0.5, 0.25], [0.7, 0.0]]), np.array([0.25, 0.3])
+    assert storage.kl_to_dense(logp, index, prob, tail, np.array([2, 1])) == pytest.approx(0, abs=1e-12)
+    flat = storage.kl_to_dense(logp[:1], index[:1], np.array([[0.25, 0.25]]), np.array([0.5]), np.array([2]))
+    assert flat == pytest.approx(0.5 * math.log(2) - 0.25 * math.log(2))
+
+
+def test_a_written_store_has_the_divergence_foretold_in_memory(tmp_path: Path) -> None:
+    logits = made_logits()
+    logp = storage.log_probs(logits)
+    setting = storage.Setting(topk=10, floor=1e-3, values="q8")
+    row = storage.measure(tmp_path, logits, logp, setting)
+    assert row["kl"] == pytest.approx(storage.kl_in_memory(logits, logp, setting), rel=1e-6)
+    assert 1 <= row["mean_kept"] <= 10
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_chosen_floor_is_the_largest_within_the_target() -> None:
+    logits = made_logits(images=32)
+    logp = storage.log_probs(logits)
+    floor = storage.largest_floor(logits, logp, 40)
+    here, beyond = (storage.Setting(topk=40, floor=chosen, values="q8") for chosen in (floor, floor * 1.1))
+    assert storage.kl_in_memory(logits, logp, here) <= storage.KL_TARGET
+    assert storage.kl_in_memory(logits, logp, beyond) > storage.KL_TARGET
+
+
+def test_storage_prints_its_rows(tmp_path: Path) -> None:
+    np.savez(tmp_path / "logits.npz", logits=made_logits())
+    line = run("storage.py", "--quick", "--logits", str(tmp_path / "logits.npz"))
+    wanted = {"codec", "topk", "floor", "values", "epochs", "mean_kept", "bytes_per_record", "kl"}
+    assert line["rows"] and all(wanted <= row.keys() for row in line["rows"])
+    assert all(row["bytes_per_record"] > 5 and row["kl"] >= 0 for row in line["rows"])
+    assert {row["values"] for row in line["rows"]} == {"q8", "f16"}
+
+
+def test_digits_stand_in_for_absent_logits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(storage, "REAL_LOGITS", tmp_path / "absent.npz")
+    logits, source = storage.load_logits(None)
+    assert logits.shape[0] % storage.VIEWS == 0 and logits.shape[1] == 10 and "digits" in source
+
+
+def test_throughput_prints_its_rates(tmp_path: Path) -> None:
+    from benchmarks.measures import views
+
+    blobs, _ = views.load_jpegs(None, limit=4)
+    for number, blob in enumerate(blobs):
+        (tmp_path / f"{number}.jpg").write_bytes(blob)
+    line = run("throughput.py", "--quick", "--images", str(tmp_path))
+    for key in ("scan_records_per_s", "view_images_per_s", "view_ratio", "dump_ratio", "train_ratio"):
+        assert line[key] > 0, key
+
+
+def test_a_flipped_bit_is_one_bit(tmp_path: Path) -> None:
+    victim = tmp_path / "logp" / "c" / "0" / "0"
+    victim.parent.mkdir(parents=True)
+    victim.write_bytes(bytes(9))
+    assert demo.flip_a_bit(tmp_path) == victim
+    assert sum(byte.bit_count() for byte in victim.read_bytes()) == 1
+
+
+@pytest.mark.parametrize(
+    ("distilled", "outcome"),
+    [((0.9, 0.95), "undecided"), ((0.97, 0.99), "distilled is better"), ((0.7, 0.8), "labels are better")],
+)
+def test_overlapping_intervals_decide_nothing(distilled: tuple[float, float], outcome: str) -> None:
+    alone = {"model": "m", "top-1 %": 93.0, "interval": (0.91, 0.96)}
+    assert outcome in demo.verdict(alone, {"model": "m", "top-1 %": 94.0, "interval": distilled})
+
+
+@pytest.mark.slow
+def test_the_demo_runs_from_start_to_end() -> None:
+    line = run("demo.py", "--quick")
+    assert line["checks"]["verify_ok"] and len(line["checks"]["damage_found"]) == 1
+    assert line["store"]["shards_after"] > 0
+    assert [row["trained on"] for row in line["models"]] == ["teacher, labels", "labels alone", "store, no labels"]

@@ -41,6 +41,8 @@ class MemoryImages(ImageSet):
         super().__init__(name="memory", split="train", num_samples=count, labels=labels, default_size=side)
         self.bad = frozenset(bad)
         self._pictures = [picture(side + i % 5, side + i % 7, i) for i in range(count)]
+        for image in self._pictures:
+            image.flags.writeable = False
 
     def image_name(self, i: int) -> str:
         return f"picture-{i}"
@@ -48,7 +50,7 @@ class MemoryImages(ImageSet):
     def pixels(self, i: int) -> NDArray[np.uint8]:
         if i in self.bad:
             raise DecodeError(f"{self.image_name(i)} does not decode.")
-        return self._pictures[i].copy()
+        return self._pictures[i]
 
     def _fingerprint(self) -> str:
         return hashlib.sha256(b"".join(image.tobytes() for image in self._pictures)).hexdigest()

@@ -45,7 +45,7 @@ def png16(values: NDArray[np.uint16]) -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
 def test_rgb_is_kept(kind: str) -> None:
     pixels = decode(encoded(Image.fromarray(RGB), kind))
-    assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous and pixels.flags.writeable
+    assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous and not pixels.flags.writeable
     assert np.array_equal(pixels, RGB)
 
 

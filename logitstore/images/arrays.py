@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from logitstore.errors import DataError
 from logitstore.images.base import ImageSet, Pixels
+from logitstore.images.decode import repeat_grey
 from logitstore.pcg import pcg32_hash
 
 _DIGITS_DOMAIN = 0x64696769  # "digi"
@@ -45,14 +46,15 @@ class ArrayImages(ImageSet):
             flippable=flippable,
             default_size=default_size,
         )
-        self._images = np.ascontiguousarray(images)
+        self._images = np.ascontiguousarray(images).view()
+        self._images.flags.writeable = False
 
     def image_name(self, i: int) -> str:
         return f"image {i}"
 
     def pixels(self, i: int) -> Pixels:
         image = self._images[i]
-        return image.copy() if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+        return image if image.ndim == 3 else repeat_grey(image)
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(f"logitstore arrays 1\n{list(self._images.shape)}\n".encode())

@@ -67,7 +67,7 @@ class ImageSet(ABC):
 
     @abstractmethod
     def pixels(self, i: int) -> Pixels:
-        """The decoded image, uint8 [H, W, 3].
+        """The decoded image, uint8 [H, W, 3], read-only.
 
         Raises:
             DecodeError: the image does not decode; the message names it.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from logitstore.images.base import Pixels
@@ -32,7 +33,7 @@ _ORIENTATIONS = {
 
 
 def decode(data: bytes) -> Pixels:
-    """Pixels of an image file: uint8 [H, W, 3], C-contiguous, writable.
+    """Pixels of an image file: uint8 [H, W, 3], C-contiguous, read-only.
 
     Raises:
         Exception: whatever Pillow raises; the caller knows the file's name and raises ``DecodeError`` from it.
@@ -49,15 +50,22 @@ def decode(data: bytes) -> Pixels:
 
 def _rgb(image: Image.Image) -> Pixels:
     if image.mode == "RGB":
-        return np.array(image)
+        return np.asarray(image)  # no second copy, therefore read-only
     if image.mode.startswith("I"):  # 16-bit grey; older Pillow calls it "I" and gives 32-bit integers
         high_HW = (np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)
-        return np.repeat(high_HW[:, :, None], 3, axis=2)
+        return repeat_grey(high_HW)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no defined range")
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # straight to RGB, Pillow warns of transparency that it drops
-    return np.array(image.convert("RGB"))
+    return np.asarray(image.convert("RGB"))
+
+
+def repeat_grey(grey_HW: NDArray[np.uint8]) -> Pixels:
+    """Grey as RGB: uint8 [H, W] -> [H, W, 3], read-only."""
+    pixels = np.repeat(grey_HW[:, :, None], 3, axis=2)
+    pixels.flags.writeable = False
+    return pixels
 
 
 def _orientation(exif: bytes | None) -> int:

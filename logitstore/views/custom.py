@@ -71,6 +71,8 @@ def run_transform(name: str, pixels_HWC: U8, seed: int, out_3HW: U8) -> None:
     """
     from logitstore.views.rng import Rng
 
+    if not pixels_HWC.flags.writeable:
+        pixels_HWC = pixels_HWC.copy()  # many libraries take no read-only arrays
     try:
         view = loaded_transform(name)(pixels_HWC, Rng(seed))
     except ViewError:

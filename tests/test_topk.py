@@ -1,0 +1,135 @@
+"""Selection of the top classes: against a plain numpy twin, with ties, floors and bad values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from logitstore.errors import InputError, NonFiniteError
+from logitstore.topk import TopK, select_topk
+
+
+def reference(logits_BC: NDArray[np.float64], topk: int, floor: float) -> dict[str, NDArray[np.generic]]:
+    """The same selection in float64, by a full sort of (logit descending, class ascending)."""
+    num_views, num_classes = logits_BC.shape
+    classes = np.arange(num_classes)
+    index = np.stack([np.lexsort((classes, -row))[:topk] for row in logits_BC])
+    top = logits_BC.max(1, keepdims=True)
+    logz = np.log(np.exp(logits_BC - top).sum(1)) + top[:, 0]
+    logp = np.take_along_axis(logits_BC, index, 1) - logz[:, None]
+    keep = logp >= (math.log(floor) if floor else -math.inf)
+    keep[:, 0] = True
+    tail = np.full(num_views, -math.inf)
+    for row in range(num_views):
+        rest = np.delete(logits_BC[row], index[row][keep[row]])
+        if len(rest):
+            tail[row] = np.log(np.exp(rest - rest.max()).sum()) + rest.max() - logz[row]
+    return {"index": index, "logp": np.where(keep, logp, -math.inf), "kept": keep.sum(1), "tail": tail, "logz": logz}
+
+
+def check(logits_BC: NDArray[np.float32], topk: int, floor: float) -> TopK:
+    found = select_topk(torch.from_numpy(logits_BC), topk, floor)
+    wanted = reference(logits_BC.astype(np.float64), topk, floor)
+    np.testing.assert_array_equal(found.index_BK.numpy(), wanted["index"])
+    np.testing.assert_array_equal(found.kept_B.numpy(), wanted["kept"])
+    for name, values in (("logp", found.logp_BK), ("tail", found.tail_B), ("logz", found.logz_B)):
+        assert values.dtype == torch.float32
+        np.testing.assert_allclose(values.numpy(), wanted[name], rtol=2e-6, atol=2e-5, err_msg=name)
+    return found
+
+
+few_values = st.sampled_from([-3.5, -1.0, -0.0, 0.0, 0.25, 1.0, 7.0])
+any_values = st.floats(-30, 30, width=32)
+
+
+@settings(max_examples=120)
+@given(data=st.data(), ties=st.booleans())
+def test_equals_a_full_sort(data: st.DataObject, ties: bool) -> None:
+    num_views, num_classes = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 60))
+    elements = few_values if ties else any_values
+    logits = data.draw(arrays(np.float32, (num_views, num_classes), elements=elements))
+    check(logits, data.draw(st.integers(1, num_classes)), 0.0)
+
+
+@settings(max_examples=60)
+@given(logits=arrays(np.float32, (3, 40), elements=any_values), topk=st.integers(1, 40), kept=st.integers(1, 40))
+def test_the_floor_cuts_where_the_probabilities_do(logits: NDArray[np.float32], topk: int, kept: int) -> None:
+    # A floor between two probabilities of the first view, where they are apart, so that rounding decides nothing.
+    logp = np.sort(reference(logits.astype(np.float64), 40, 0.0)["logp"].ravel())[::-1]
+    upper, lower = logp[kept - 1], logp[min(kept, len(logp) - 1)]
+    if upper - lower > 1e-3 and upper < -1e-3:
+        check(logits, topk, math.exp((upper + lower) / 2))
+
+
+@pytest.mark.parametrize("topk", [1, 7, 100, 1000])
+def test_ties_of_bfloat16_at_the_cut(topk: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = (torch.randn(16, 1000, generator=generator) * 2).bfloat16()
+    found = select_topk(logits, topk)
+    wanted = reference(logits.double().numpy(), topk, 0.0)
+    assert len(np.unique(logits.float().numpy()[0])) < 700  # there are ties
+    np.testing.assert_array_equal(found.index_BK.numpy(), wanted["index"])
+
+
+@pytest.mark.parametrize("num_classes", [2, 37, 4096])
+def test_all_classes_equal(num_classes: int) -> None:
+    found = select_topk(torch.zeros(3, num_classes), min(5, num_classes))
+    assert found.index_BK.tolist() == [list(range(min(5, num_classes)))] * 3
+    torch.testing.assert_close(found.logz_B, torch.full((3,), math.log(num_classes)))
+
+
+def test_zeros_of_both_signs_are_one_value() -> None:
+    found = select_topk(torch.tensor([[-0.0, 0.0, -0.0, 0.0, -1.0]]), 3)
+    assert found.index_BK.tolist() == [[0, 1, 2]]
+
+
+def test_everything_kept_leaves_no_tail() -> None:
+    found = check(np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], np.float32), 3, 0.0)
+    assert found.tail_B.tolist() == [-math.inf, -math.inf]
+    torch.testing.assert_close(found.logp_BK.exp().sum(1), torch.ones(2))
+
+
+def test_the_first_class_stays_whatever_the_floor() -> None:
+    found = check(np.zeros((2, 100), np.float32), 10, 0.5)
+    assert found.kept_B.tolist() == [1, 1]
+    assert found.logp_BK[:, 1:].eq(-math.inf).all()
+    torch.testing.assert_close(found.tail_B.exp(), torch.tensor([0.99, 0.99]))
+
+
+def test_a_small_tail_keeps_its_precision() -> None:
+    found = select_topk(torch.tensor([[40.0, 0.0, 0.0]]), 1)
+    assert found.tail_B.item() == pytest.approx(math.log(2) - 40, abs=1e-5)  # 1 - p would be 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_stop(bad: float) -> None:
+    logits = torch.zeros(4, 9)
+    logits[2, 5] = bad
+    with pytest.raises(NonFiniteError, match="1 of 4 views"):
+        select_topk(logits, 3)
+
+
+def test_huge_finite_values_do_not_stop() -> None:
+    found = select_topk(torch.tensor([[3e38, 3e38, -3e38]]), 2)
+    assert found.index_BK.tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("topk", [0, 4])
+def test_topk_beyond_the_classes_is_refused(topk: int) -> None:
+    with pytest.raises(InputError, match=r"\[1, 3\]"):
+        select_topk(torch.zeros(1, 3), topk)
+
+
+def test_as_numpy() -> None:
+    values = select_topk(torch.zeros(2, 3), 2).numpy()
+    assert values["index_BK"].dtype == np.int64
+    assert {name: array.shape for name, array in values.items()} == {
+        "index_BK": (2, 2), "logp_BK": (2, 2), "kept_B": (2,), "tail_B": (2,), "logz_B": (2,)
+    }

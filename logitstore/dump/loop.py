@@ -8,12 +8,15 @@ from logitstore.dump.config import DumpConfig, DumpResult
 from logitstore.dump.producer import Producer
 from logitstore.errors import ClaimLostError
 from logitstore.progress import ProgressFactory, start
+from logitstore.signals import stop_requests
 from logitstore.store import Claim, Store, claim_shard, commit_shard
 from logitstore.store.claims import claim_key, read_chain
 
 
 def dump(config: DumpConfig, progress: ProgressFactory | None = None) -> DumpResult:
     """Make every shard of the requested epochs that is not committed yet, and that no other process is making.
+
+    Ctrl-C and SIGTERM end it after the batch, with the claim given back.
 
     Args:
         config: what to dump. Called again with the same one, it makes what is missing.
@@ -34,21 +37,29 @@ def dump(config: DumpConfig, progress: ProgressFactory | None = None) -> DumpRes
     total = _num_records(store, wanted)
     missing = [pair for pair in wanted if not store.is_committed(*pair)]
     made, stored_bytes, skipped = [], 0, 0
-    with start(progress, total, "img", "dump", done=total - _num_records(store, missing)) as bar, producer.threads():
+    with (
+        start(progress, total, "img", "dump", done=total - _num_records(store, missing)) as bar,
+        producer.threads(),
+        stop_requests() as stop,
+    ):
         for claim in _claims(store, missing):
             with claim:
-                block = producer.make_shard(claim.epoch, claim.shard, bar)
+                block = producer.make_shard(claim.epoch, claim.shard, bar, stop)
+                if block is None:
+                    break
                 try:
                     commit = commit_shard(store, claim, block)
                 except ClaimLostError as error:
-                    bar.say(f"{error}")
+                    bar.say(str(error))
                     continue
             made.append((claim.epoch, claim.shard))
-            stored_bytes += sum(stored.size for stored in commit.objects.values())
             skipped += commit.skipped
-            records = _num_records(store, made)
-            bar.advance(0, **{"B/record": f"{stored_bytes / records:.1f}"})
+            stored_bytes += sum(stored.size for stored in commit.objects.values())
+            bar.advance(0, **{"B/record": f"{stored_bytes / _num_records(store, made):.1f}"})
+            if stop.signum is not None:
+                break
         seconds = bar.seconds
+    stop.obey()
     records = _num_records(store, made)
     left = [pair for pair in missing if not store.is_committed(*pair)]
     return DumpResult(

@@ -23,6 +23,7 @@ from logitstore.errors import FormatError, InputError, NonFiniteError, StoreNotF
 from logitstore.images import match_classes, open_images
 from logitstore.loader import Batch, ViewLoader
 from logitstore.progress import Progress, ProgressFactory, start
+from logitstore.signals import StopRequest
 from logitstore.store import (
     Manifest,
     ShardBlock,
@@ -176,13 +177,14 @@ class Producer:
         finally:
             torch.set_num_threads(before)
 
-    def make_shard(self, epoch: int, shard: int, bar: Progress) -> ShardBlock:
-        """One shard's arrays as they are stored.
+    def make_shard(self, epoch: int, shard: int, bar: Progress, stop: StopRequest) -> ShardBlock | None:
+        """One shard's arrays as they are stored; None where a stop was requested before it was done.
 
         Args:
             epoch: number of the epoch.
             shard: number of the shard in it.
             bar: advanced by the views made.
+            stop: looked at after every batch.
 
         Raises:
             DecodeError: an image does not decode, and the configuration does not say to skip it.
@@ -191,6 +193,8 @@ class Producer:
         parts: list[dict[str, NDArray[Any]]] = []
         with closing(self._loader.batches(epoch, *self.manifest.shard_range(shard))) as batches:
             for batch in batches:
+                if stop.signum is not None:
+                    return None
                 parts.append(self._make_part(batch))
                 bar.advance(len(batch))
                 for name in batch.bad:

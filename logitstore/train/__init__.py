@@ -6,7 +6,7 @@ module     what lives there
 config     what to train, and how: one field per option of the command
 feed       what a run trains on: images, views and records, checked before the first step
 learner    the student, its optimiser, schedule and average; one step
-folder     the run's directory: its configuration, checkpoints, interruption
+folder     the run's directory: its configuration, checkpoints
 metrics    what is logged
 loop       ``train``: from configuration to trained student
 ========== ===========================================================================

@@ -1,4 +1,4 @@
-"""The folder of a training run: what the run is, the state it can resume from, and how it stops.
+"""The folder of a training run: what the run is, and the state it can resume from.
 
 A checkpoint is one file, replaced atomically, so a run that is killed at any moment finds the last whole one. It holds
 tensors and plain values only and is read with ``weights_only``.
@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -23,7 +19,6 @@ from logitstore.cards import write_atomically
 from logitstore.errors import InputError, MismatchError
 
 CHECKPOINT_VERSION = 1
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
 _ABSENT = "(not set)"
 
 
@@ -122,43 +117,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
-
-
-class StopRequest:
-    """Whether Ctrl-C or SIGTERM arrived since ``stop_requests`` began."""
-
-    signum: int | None = None
-
-    def obey(self) -> None:
-        """Do what the signal does outside of ``stop_requests``. Called after it, with everything saved."""
-        if self.signum is not None:
-            signal.raise_signal(self.signum)
-            raise KeyboardInterrupt  # a handler of the caller's own ignored it; the run is over all the same
-
-
-@contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """Turn the first Ctrl-C or SIGTERM into a request that the loop answers after its step; the second acts at once.
-
-    Outside the main thread, where Python allows no handlers, nothing changes.
-    """
-    request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    before = {signum: signal.getsignal(signum) or signal.SIG_DFL for signum in _STOPPING}
-
-    def note(signum: int, _frame: FrameType | None) -> None:
-        request.signum = signum
-        restore()
-
-    def restore() -> None:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-    for signum in _STOPPING:
-        signal.signal(signum, note)
-    try:
-        yield request
-    finally:
-        restore()

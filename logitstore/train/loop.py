@@ -22,9 +22,10 @@ from logitstore.loader import Batch
 from logitstore.models import build_model, default_preprocessing, model_name
 from logitstore.progress import Progress, ProgressFactory, start
 from logitstore.scoring import score
+from logitstore.signals import StopRequest, stop_requests
 from logitstore.train.config import TrainConfig, TrainResult
 from logitstore.train.feed import Feed, open_feed
-from logitstore.train.folder import RunFolder, StopRequest, as_yaml, stop_requests
+from logitstore.train.folder import RunFolder, as_yaml
 from logitstore.train.learner import Learner, hard_label_loss, soft_target_loss
 from logitstore.train.metrics import MetricsLog
 from students import build_arguments
@@ -212,7 +213,7 @@ class _Run:
             if self.best is None or self.accuracy["top1"] > self.best["top1"]:
                 self.best = self.accuracy
                 self._save_student(self.folder.best_weights)
-        log.write("val", self.learner.step, values)
+        log.write("epoch", self.learner.step, values)
         bar.say(text)
         if self.learner.step == self.total_steps:
             self._save_student(self.folder.weights)

@@ -49,7 +49,7 @@ class MetricsLog:
         """Log values at a step.
 
         Args:
-            group: ``train`` or ``val``: the first part of the TensorBoard tags.
+            group: ``train`` or ``epoch``: the first part of the TensorBoard tags.
             step: optimiser steps done.
             values: by name; those that are no numbers go into the JSON line only.
         """

@@ -1,12 +1,12 @@
 """Affine transforms with bicubic interpolation in float64, equal to Pillow's bit for bit.
 
-Pillow evaluates the matrix at pixel centres, interpolates with the cubic convolution of a = -1 over 4 x 4 neighbours whose
-indices are clamped to the image, truncates to 8 bits, and leaves the fill colour where the centre maps outside
-(``Image.transform(size, AFFINE, matrix, BICUBIC, fillcolor=...)``; ``Image.rotate`` uses it too). The same sums are made
-here row by row: positions first, then one channel after the other, so that each step is a loop without branches that
-compilers turn into vector code. Four horizontal neighbours are packed into one 32-bit word and fetched at once. Rows that
-need no vertical interpolation (shear and translation along x) or no horizontal one (along y) skip it: at an offset of
-exactly 0 the polynomial returns its second value.
+Pillow evaluates the matrix at pixel centres, interpolates with the cubic convolution of a = -1 over 4 x 4 neighbours
+whose indices are clamped to the image, truncates to 8 bits, and leaves the fill colour where the centre maps outside
+(``Image.transform(size, AFFINE, matrix, BICUBIC, fillcolor=...)``; ``Image.rotate`` uses it too). The same sums are
+made here row by row: positions first, then one channel after the other, so that each step is a loop without branches,
+which compilers turn into vector code. Four horizontal neighbours are packed into one 32-bit word and fetched at once.
+Rows that need no vertical interpolation (shear and translation along x) or no horizontal one (along y) skip it: at an
+offset of exactly 0 the polynomial returns its second value.
 
 Shape suffixes: H W image, P a packed plane of H + 4 rows and W + 1 words, flat.
 """
@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from logitstore.views.resize import buffers
+from logitstore.views.buffers import buffers
+from logitstore.views.jit import kernel
 
 U8 = NDArray[np.uint8]
 
@@ -27,7 +27,7 @@ _BYTE = np.uint32(255)
 _8, _16, _24 = np.uint32(8), np.uint32(16), np.uint32(24)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _pack(src_3HW, packed_3P):  # type: ignore[no-untyped-def]
     """Word ``j`` of packed row ``i`` holds the values at columns ``j - 2 ... j + 1`` of row ``i - 2``, all clamped."""
     _, height, width = src_3HW.shape
@@ -47,12 +47,12 @@ def _pack(src_3HW, packed_3P):  # type: ignore[no-untyped-def]
                 inner[j] = _word(values[j], second[j], third[j], fourth[j])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _word(v0, v1, v2, v3):  # type: ignore[no-untyped-def]
     return np.uint32(v0) | np.uint32(v1) << _8 | np.uint32(v2) << _16 | np.uint32(v3) << _24
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _pack_clamped(values, j):  # type: ignore[no-untyped-def]
     last = len(values) - 1
     return _word(
@@ -63,16 +63,16 @@ def _pack_clamped(values, j):  # type: ignore[no-untyped-def]
     )
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _cubic(v1, v2, v3, v4, offset):  # type: ignore[no-untyped-def]
-    """The cubic through four neighbours, ``offset`` in [0, 1) beyond the second; the order of operations is Pillow's."""
+    """The cubic through four neighbours, ``offset`` in [0, 1) beyond the second, in Pillow's order of operations."""
     p2 = v3 - v1
     p3 = 2.0 * (v1 - v2) + v3 - v4
     p4 = v2 - v1 - v3 + v4
     return v2 + offset * (p2 + offset * (p3 + offset * p4))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _cubic_word(word, offset):  # type: ignore[no-untyped-def]
     """The same for four packed values: their differences are exact in integers too."""
     v1, v2 = np.int32(word & _BYTE), np.int32((word >> _8) & _BYTE)
@@ -83,17 +83,17 @@ def _cubic_word(word, offset):  # type: ignore[no-untyped-def]
     return np.float64(v2) + offset * (p2 + offset * (p3 + offset * p4))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _second(word):  # type: ignore[no-untyped-def]
     return np.float64(np.int32((word >> _8) & _BYTE))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _to_byte(value):  # type: ignore[no-untyped-def]
     return np.uint8(np.int32(min(max(value, 0.0), 255.0)))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _positions(y, height, width, a, b, c, d, e, f, at_W, du_W, dv_W, inside_W):  # type: ignore[no-untyped-def]
     """Where the pixels of row ``y`` lie in the packed plane, and their offsets beyond it."""
     along, down = b * (y + 0.5), e * (y + 0.5)
@@ -111,16 +111,16 @@ def _positions(y, height, width, a, b, c, d, e, f, at_W, du_W, dv_W, inside_W): 
         inside_W[x] = inside
 
 
-@njit(nogil=True, cache=True)
-def _interpolate(packed_P, stride, at_W, du_W, dv_W, has_du, has_dv, word_4W, out_W):  # type: ignore[no-untyped-def]
-    """One row of one channel.
+@kernel
+def _interpolate(packed_P, stride, at_W, du_W, dv_W, moved_x, moved_y, word_4W, out_W):  # type: ignore[no-untyped-def]
+    """One row of one channel; ``moved`` tells whether any offset along that axis differs from 0.
 
     Words are fetched in a loop of their own: a compiler does not vectorise stores next to loads from computed places.
     """
     columns = len(out_W)
     word0, word1, word2, word3 = word_4W[0], word_4W[1], word_4W[2], word_4W[3]
     row1, row2, row3 = packed_P[stride:], packed_P[2 * stride :], packed_P[3 * stride :]
-    if not has_dv:
+    if not moved_y:
         for x in range(columns):
             word1[x] = row1[at_W[x]]
         for x in range(columns):
@@ -132,7 +132,7 @@ def _interpolate(packed_P, stride, at_W, du_W, dv_W, has_du, has_dv, word_4W, ou
         word1[x] = row1[at]
         word2[x] = row2[at]
         word3[x] = row3[at]
-    if not has_du:
+    if not moved_x:
         for x in range(columns):
             v1, v2, v3, v4 = _second(word0[x]), _second(word1[x]), _second(word2[x]), _second(word3[x])
             out_W[x] = _to_byte(_cubic(v1, v2, v3, v4, dv_W[x]))
@@ -143,13 +143,13 @@ def _interpolate(packed_P, stride, at_W, du_W, dv_W, has_du, has_dv, word_4W, ou
         out_W[x] = _to_byte(_cubic(v1, v2, v3, v4, dv_W[x]))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _fill(values, value):  # type: ignore[no-untyped-def]
     for i in range(len(values)):
         values[i] = value
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _affine(packed_3P, height, width, a, b, c, d, e, f, fill_3, at_W, du_W, dv_W, inside_W, word_4W, dst_3HW):  # type: ignore[no-untyped-def]
     """All rows; the arrays over W are scratch."""
     columns = dst_3HW.shape[2]
@@ -163,15 +163,15 @@ def _affine(packed_3P, height, width, a, b, c, d, e, f, fill_3, at_W, du_W, dv_W
             end -= 1
         # Slices, so that the loops below count from 0: a start of unknown sign costs a check on every access.
         at, du, dv = at_W[begin:end], du_W[begin:end], dv_W[begin:end]
-        has_du = has_dv = False
+        moved_x = moved_y = 0
         for x in range(end - begin):
-            has_du |= du[x] != 0.0
-            has_dv |= dv[x] != 0.0
+            moved_x += du[x] != 0.0
+            moved_y += dv[x] != 0.0
         for channel in range(3):
             out_W = dst_3HW[channel, y]
             _fill(out_W[:begin], fill_3[channel])
             _fill(out_W[end:], fill_3[channel])
-            _interpolate(packed_3P[channel], width + 1, at, du, dv, has_du, has_dv, word_4W, out_W[begin:end])
+            _interpolate(packed_3P[channel], width + 1, at, du, dv, moved_x > 0, moved_y > 0, word_4W, out_W[begin:end])
 
 
 def affine(src_3HW: U8, dst_3HW: U8, matrix: Sequence[float], fill: Sequence[int]) -> None:
@@ -194,4 +194,5 @@ def affine(src_3HW: U8, dst_3HW: U8, matrix: Sequence[float], fill: Sequence[int
     du_W, dv_W = buffers.take("du", np.float64, columns), buffers.take("dv", np.float64, columns)
     word_4W = buffers.take("words", np.uint32, 4, columns)
     _pack(src_3HW, packed_3P)
-    _affine(packed_3P, height, width, a, b, c, d, e, f, np.array(fill, np.uint8), at_W, du_W, dv_W, inside_W, word_4W, dst_3HW)
+    fill_3 = np.array(fill, np.uint8)
+    _affine(packed_3P, height, width, a, b, c, d, e, f, fill_3, at_W, du_W, dv_W, inside_W, word_4W, dst_3HW)

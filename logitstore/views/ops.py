@@ -1,8 +1,8 @@
 """Colour operations on planar uint8 views, each equal to its counterpart in Pillow.
 
-Operations that map a channel's value by itself are lookup tables, uint8 [3, 256]: built here, composed where one follows
-another, applied in one pass. Tables of ``autocontrast``, ``equalize`` and ``contrast`` depend on the pixels; the first two
-need only the histogram, which can be pushed through a table that is not applied yet.
+Operations that map a channel's value by itself are lookup tables, uint8 [3, 256]: built here, composed where one
+follows another, applied in one pass. Tables of ``autocontrast``, ``equalize`` and ``contrast`` depend on the pixels;
+the first two need only the histogram, which can be pushed through a table that is not applied yet.
 
 Blends follow Pillow's ``Image.blend``: float32, clipped, truncated. The greyscale is its ITU-R 601 sum in 16 bits.
 """
@@ -10,8 +10,9 @@ Blends follow Pillow's ``Image.blend``: float32, clipped, truncated. The greysca
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from logitstore.views.jit import kernel
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
@@ -34,18 +35,18 @@ def invert_lut() -> U8:
 
 
 def posterize_lut(bits: int) -> U8:
-    """Table of ``ImageOps.posterize``: the upper ``bits`` (0 to 8) of each value stay; 0 gives black, which Pillow refuses."""
+    """Table of ``ImageOps.posterize``: the upper ``bits`` (0 to 8) stay; 0 gives black, which Pillow refuses."""
     return _same_for_channels(_LEVELS & ~(2 ** (8 - bits) - 1))
 
 
 def solarize_lut(threshold: int) -> U8:
     """Table of ``ImageOps.solarize``: values of at least ``threshold`` (0 to 256) are inverted."""
-    return _same_for_channels(np.where(_LEVELS < threshold, _LEVELS, 255 - _LEVELS))
+    return _same_for_channels(np.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS))
 
 
 def solarize_add_lut(add: int, threshold: int = 128) -> U8:
     """Table that adds ``add`` to values below ``threshold``."""
-    return _same_for_channels(np.where(_LEVELS < threshold, _LEVELS + add, _LEVELS))
+    return _same_for_channels(np.where(threshold > _LEVELS, _LEVELS + add, _LEVELS))
 
 
 def _blend_table(base: int, factor: float) -> U8:
@@ -69,7 +70,7 @@ def apply_lut(view_3HW: U8, lut_3x256: U8) -> None:
     _apply_lut(view_3HW.reshape(3, -1), lut_3x256)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _apply_lut(view_3P, lut_3x256):  # type: ignore[no-untyped-def]
     for c in range(3):
         values, lut = view_3P[c], lut_3x256[c]
@@ -82,7 +83,7 @@ def histogram(view_3HW: U8) -> I64:
     return _histogram(view_3HW.reshape(3, -1))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _histogram(view_3P):  # type: ignore[no-untyped-def]
     """Four counters for each value in turn: counting one up twice in a row would wait for itself."""
     counts = np.zeros((3, 4, 256), np.int64)
@@ -108,7 +109,7 @@ def push_histogram(counts_3x256: I64, lut_3x256: U8) -> I64:
 
 
 def autocontrast_lut(counts_3x256: I64) -> U8:
-    """Table of ``ImageOps.autocontrast`` for a view with this histogram: each channel's range is stretched to 0..255."""
+    """Table of ``ImageOps.autocontrast`` for a view with this histogram: a channel's range is stretched to 0..255."""
     lut = identity_lut()
     for c in range(3):
         used = np.flatnonzero(counts_3x256[c])
@@ -132,12 +133,12 @@ def equalize_lut(counts_3x256: I64) -> U8:
     return lut
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _grey(red, green, blue):  # type: ignore[no-untyped-def]
     return np.int32(np.int32(red) * 19595 + np.int32(green) * 38470 + np.int32(blue) * 7471 + 32768) >> 16
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _grey_sum(view_3P):  # type: ignore[no-untyped-def]
     red, green, blue = view_3P[0], view_3P[1], view_3P[2]
     total = 0
@@ -153,14 +154,14 @@ def contrast_lut(view_3HW: U8, factor: float) -> U8:
     return _blend_table(mean, factor)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _blend(base, value, factor):  # type: ignore[no-untyped-def]
     """``Image.blend`` for one value; ``base`` and ``value`` are int32, ``factor`` float32."""
     mixed = np.float32(base) + factor * np.float32(np.int32(value - base))
     return np.uint8(np.int32(min(max(mixed, np.float32(0.0)), np.float32(255.0))))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _color(view_3P, factor):  # type: ignore[no-untyped-def]
     red, green, blue = view_3P[0], view_3P[1], view_3P[2]
     for i in range(len(red)):
@@ -171,14 +172,15 @@ def _color(view_3P, factor):  # type: ignore[no-untyped-def]
         blue[i] = _blend(grey, np.int32(b), factor)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _sharpness(src_3HW, dst_3HW, factor):  # type: ignore[no-untyped-def]
     _, height, width = src_3HW.shape
     for c in range(3):
         for y in range(height):
             here, out = src_3HW[c, y], dst_3HW[c, y]
-            if y in (0, height - 1) or width < 3:
-                out[:] = here
+            if y == 0 or y == height - 1 or width < 3:
+                for i in range(width):
+                    out[i] = here[i]
                 continue
             above, below = src_3HW[c, y - 1], src_3HW[c, y + 1]
             out[0], out[width - 1] = here[0], here[width - 1]

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from logitstore.errors import ViewError
 from logitstore.views import ops
 from logitstore.views.affine import affine
+from logitstore.views.buffers import buffers
 from logitstore.views.custom import loaded_transform, run_transform
 from logitstore.views.draw import Drawer, ViewParams
 from logitstore.views.erase import erase, noise_tables
 from logitstore.views.mix import Mix, mix_batch
-from logitstore.views.resize import buffers, crop_resize
+from logitstore.views.resize import crop_resize
 from logitstore.views.spec import GEOMETRIC, ViewSpec
 from logitstore.views.tables import load_tables, sin_degrees
 

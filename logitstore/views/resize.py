@@ -1,9 +1,9 @@
 """Crop and antialiased bicubic resize in fixed point, equal to Pillow's bit for bit.
 
 Pillow computes the weights of each output pixel in float64, rounds them to 22 bits and makes two integer passes, along
-rows and along columns, rounding to 8 bits in between (``Image.resize`` with ``Resampling.BICUBIC``). This module makes the
-same sums in another order of memory: blocks of source rows are transposed, eight by eight bytes in 64-bit words, so that
-both passes are weighted sums of contiguous runs, which compilers turn into vector code.
+rows and along columns, rounding to 8 bits in between (``Image.resize`` with ``Resampling.BICUBIC``). This module makes
+the same sums in another order of memory: blocks of source rows are transposed, eight by eight bytes in 64-bit words, so
+that both passes are weighted sums of contiguous runs, which compilers turn into vector code.
 
 The output is planar. What is cropped and how large the output is comes from the caller; no draw is made here.
 
@@ -13,11 +13,12 @@ Shape suffixes: H W image, V values of a row (3 per pixel), O outputs along one 
 from __future__ import annotations
 
 import math
-import threading
 
 import numpy as np
-from numba import njit
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
+
+from logitstore.views.buffers import buffers
+from logitstore.views.jit import kernel
 
 U8 = NDArray[np.uint8]
 I32 = NDArray[np.int32]
@@ -27,38 +28,17 @@ _ONE = float(1 << _BITS)
 _HALF = np.int32(1 << (_BITS - 1))
 
 _BLOCK = 192
-"""Source rows transposed at a time: three channels of them stay in the cache."""
+"""Source rows transposed at a time: fewer blocks mean fewer sums to start, as long as a block stays in the cache."""
 _LANES = 16
+"""Rows are summed in multiples of this, so that the last ones need no loop of their own."""
 _NONE = np.uint64(0)
+_STEP_ROW, _STEP_PIXEL = np.int64(1), np.int64(3)
 
 _8, _16, _32 = np.uint64(8), np.uint64(16), np.uint64(32)
 _MASK8, _MASK16, _MASK32 = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF), np.uint64(0x00000000FFFFFFFF)
 
 
-class _Buffers(threading.local):
-    """Buffers of one thread that grow to the largest request and are reused."""
-
-    def __init__(self) -> None:
-        self._flat: dict[str, NDArray[np.generic]] = {}
-
-    def take_words(self, name: str, *shape: int) -> tuple[NDArray[np.uint64], U8]:
-        """An uninitialised array of 64-bit words, and the same memory as bytes (last axis 8 times as long)."""
-        words = self.take(name, np.uint64, *shape)
-        return words, words.view(np.uint8)  # type: ignore[return-value]
-
-    def take(self, name: str, dtype: DTypeLike, *shape: int) -> NDArray[np.generic]:
-        """An uninitialised C-contiguous array; valid until the same name is taken again in this thread."""
-        count = math.prod(shape)
-        flat = self._flat.get(name)
-        if flat is None or flat.size < count:
-            flat = self._flat[name] = np.empty(count, dtype)
-        return flat[:count].reshape(shape)
-
-
-buffers = _Buffers()
-
-
-@njit(nogil=True, cache=True)
+@kernel
 def _bicubic(x):  # type: ignore[no-untyped-def]
     """Keys' cubic with a = -0.5; the order of operations decides the last bit of the weights."""
     x = abs(x)
@@ -69,7 +49,7 @@ def _bicubic(x):  # type: ignore[no-untyped-def]
     return 0.0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _weights(size_in, size_out, begin, first_O, count_O, weight_OK, exact_K):  # type: ignore[no-untyped-def]
     """Weights of the outputs ``begin, begin + 1, ...`` of a resize from ``size_in`` to ``size_out``, in 22 bits.
 
@@ -97,19 +77,20 @@ def _weights(size_in, size_out, begin, first_O, count_O, weight_OK, exact_K):  #
         for k in range(count):
             weight = exact_K[k] / total if total != 0.0 else exact_K[k]
             weight_OK[o, k] = np.int32(weight * _ONE - 0.5) if weight < 0.0 else np.int32(weight * _ONE + 0.5)
-        weight_OK[o, count:] = 0
+        for k in range(count, weight_OK.shape[1]):
+            weight_OK[o, k] = 0
         first_O[o] = first
         count_O[o] = count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _swap(a, b, shift, mask):  # type: ignore[no-untyped-def]
     """Exchange the fields of ``a`` that lie ``shift`` above the mask with the fields of ``b`` under the mask."""
     change = ((a >> shift) ^ b) & mask
     return a ^ (change << shift), b ^ change
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _transpose_8x8(src, row, word):  # type: ignore[no-untyped-def]
     """Word k of the result holds byte k of the words in column ``word`` of eight rows, the first row lowest."""
     a0, a1, a2, a3 = src[row, word], src[row + 1, word], src[row + 2, word], src[row + 3, word]
@@ -129,17 +110,17 @@ def _transpose_8x8(src, row, word):  # type: ignore[no-untyped-def]
     return a0, a1, a2, a3, a4, a5, a6, a7
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _clip(total):  # type: ignore[no-untyped-def]
     return np.uint8(min(max(total >> _BITS, 0), 255))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _weighted_sum(src, begin, row, step, weight_OK, o, count, acc, dst, target, length):  # type: ignore[no-untyped-def]
-    """One output run: ``dst[target, :length]`` = rows ``row, row + step, ...`` of ``src[:, begin:]`` under weights ``o``.
+    """``dst[target, :length]`` = the rows ``row, row + step, ...`` of ``src[:, begin:]`` under weights ``o``.
 
-    ``begin`` and ``length`` are unsigned: an index of unknown sign costs a check on every access. Up to 8 weights, which is
-    enough above half the size, are summed at once; missing ones are 0 and read the first row.
+    ``begin`` and ``length`` are unsigned: an index of unknown sign costs a check on every access. Up to 8 weights,
+    enough down to half the size, are summed at once; missing ones are 0 and read the first row.
     """
     w0, w1, w2, w3 = weight_OK[o, 0], weight_OK[o, 1], weight_OK[o, 2], weight_OK[o, 3]
     r0, r1 = row, row + (step if count > 1 else 0)
@@ -147,7 +128,8 @@ def _weighted_sum(src, begin, row, step, weight_OK, o, count, acc, dst, target, 
     if count <= 4:
         for i in range(length):
             j = begin + i
-            dst[target, i] = _clip(np.int32(_HALF + src[r0, j] * w0 + src[r1, j] * w1 + src[r2, j] * w2 + src[r3, j] * w3))
+            total = np.int32(src[r0, j] * w0 + src[r1, j] * w1 + src[r2, j] * w2 + src[r3, j] * w3)
+            dst[target, i] = _clip(np.int32(_HALF + total))
         return
     if count <= 8:
         w4, w5, w6, w7 = weight_OK[o, 4], weight_OK[o, 5], weight_OK[o, 6], weight_OK[o, 7]
@@ -180,15 +162,15 @@ def _weighted_sum(src, begin, row, step, weight_OK, o, count, acc, dst, target, 
         dst[target, i] = _clip(acc[i])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _horizontal(  # type: ignore[no-untyped-def]
-    src_HV, begin, y, rows, first_O, count_O, weight_OK, flip, copy, copy_words, block, block_words, summed,
-    summed_words, acc, out_words,
-):
+    src_HV, begin, y, rows, first_O, count_O, weight_OK, flip,
+    copy, copy_words, block, block_words, summed, summed_words, acc, out_words,
+):  # fmt: skip
     """Resize ``rows`` rows of the source along the row, from row ``y`` and value ``begin`` on, into planes of words.
 
-    The other arrays are scratch, each of 64-bit words with a view of its bytes: ``copy`` [64, V], ``block`` [V, 64],
-    ``summed`` [3 O, 64], with V and O rounded up to multiples of 8.
+    The other arrays are scratch, each of 64-bit words with a view of its bytes: ``copy`` [192, V], ``block`` [V, 192],
+    ``summed`` [3 O, 192], with V and O rounded up to multiples of 8.
     """
     outputs, padded = len(first_O), summed.shape[0] // 3
     used = np.uint64(3 * (first_O[outputs - 1] + count_O[outputs - 1] - first_O[0]))
@@ -207,8 +189,9 @@ def _horizontal(  # type: ignore[no-untyped-def]
             start = 3 * (first_O[o] - first_O[0])
             target = outputs - 1 - o if flip else o
             for c in range(3):
+                run = c * padded + target
                 _weighted_sum(
-                    block, _NONE, start + c, 3, weight_OK, o, count_O[o], acc, summed, c * padded + target, length
+                    block, _NONE, start + c, _STEP_PIXEL, weight_OK, o, count_O[o], acc, summed, run, length
                 )
         for c in range(3):
             for word in range(padded // 8):
@@ -218,23 +201,23 @@ def _horizontal(  # type: ignore[no-untyped-def]
                         out_words[c, top + j + k, word] = rows_8[k]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _vertical_planar(rows_3RW, first_O, count_O, weight_OK, acc, out_3OW):  # type: ignore[no-untyped-def]
     """Resize along columns; row 0 of ``rows_3RW`` is the first source row needed."""
     length = np.uint64(out_3OW.shape[2])
     for c in range(3):
         for o in range(len(first_O)):
             row = first_O[o] - first_O[0]
-            _weighted_sum(rows_3RW[c], _NONE, row, 1, weight_OK, o, count_O[o], acc, out_3OW[c], o, length)
+            _weighted_sum(rows_3RW[c], _NONE, row, _STEP_ROW, weight_OK, o, count_O[o], acc, out_3OW[c], o, length)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _vertical_interleaved(src_HV, begin, y, first_O, count_O, weight_OK, acc, out_OV):  # type: ignore[no-untyped-def]
     """Resize along columns; a row is a run of values of all channels, of which those from ``begin`` on are used."""
     for o in range(len(first_O)):
         row = y + first_O[o]
         length = np.uint64(out_OV.shape[1])
-        _weighted_sum(src_HV, begin, row, 1, weight_OK, o, count_O[o], acc, out_OV, o, length)
+        _weighted_sum(src_HV, begin, row, _STEP_ROW, weight_OK, o, count_O[o], acc, out_OV, o, length)
 
 
 def _round_up(count: int) -> int:
@@ -251,7 +234,7 @@ def _axis_weights(name: str, size_in: int, size_out: int, begin: int, outputs: i
 
 
 def _vertical_first(width: int, height: int, width_out: int, height_out: int) -> bool:
-    """Whether columns are resized before rows: Pillow 13's rule (earlier releases always begin with the rows)."""
+    """Whether the height is resized before the width: Pillow 13's rule; earlier releases begin with the width."""
     return height > height_out and height - height_out > 2 * (width - width_out)
 
 
@@ -265,8 +248,8 @@ def resize_window(
 ) -> None:
     """Crop, resize and crop again, computing only the pixels that are kept.
 
-    Equal to Pillow's ``image.crop(box).resize(size, BICUBIC)`` followed by a crop of the output's size at ``corner`` and,
-    with ``flip``, a left-right mirror.
+    Equal to Pillow's ``image.crop(box).resize(size, BICUBIC)`` followed by a crop of the output's size at ``corner``
+    and, with ``flip``, a left-right mirror.
 
     Args:
         pixels_HWC: uint8 [H, W, 3].
@@ -306,8 +289,8 @@ def resize_window(
 def crop_resize(pixels_HWC: U8, x0: int, y0: int, width: int, height: int, flip: bool, out_3HW: U8) -> None:
     """Crop, resize to the output's size, mirror when asked.
 
-    Equal to Pillow's ``image.crop((x0, y0, x0 + width, y0 + height)).resize((W, H), BICUBIC)``, with ``flip`` followed by
-    ``transpose(FLIP_LEFT_RIGHT)``.
+    Equal to Pillow's ``image.crop((x0, y0, x0 + width, y0 + height)).resize((W, H), BICUBIC)``, with ``flip`` followed
+    by ``transpose(FLIP_LEFT_RIGHT)``.
 
     Args:
         pixels_HWC: uint8 [H, W, 3].

@@ -13,8 +13,18 @@ from numpy.typing import NDArray
 
 from logitstore.errors import DecodeError, IncompleteError, InputError, MismatchError, ViewError, WitnessError
 from logitstore.loader import Batch, ViewLoader, eval_batches
+from logitstore.loader.batch import WITNESS_STEP
 from logitstore.pcg import VisitOrder, view_seeds
-from logitstore.store import Manifest, ShardBlock, Store, claim_shard, commit_shard, create_store, encode_records
+from logitstore.store import (
+    WITNESS_EVERY,
+    Manifest,
+    ShardBlock,
+    Store,
+    claim_shard,
+    commit_shard,
+    create_store,
+    encode_records,
+)
 from logitstore.views import Renderer, ViewSpec, centre_view, view_spec, witness
 from tests.helpers import MemoryImages
 
@@ -278,6 +288,7 @@ def test_witnesses_are_those_of_every_64th_position(images: MemoryImages, stored
     positions = np.concatenate([batch.witness_position_J for batch in batches])
     crcs = np.concatenate([batch.witness_J for batch in batches])
     assert positions.tolist() == list(range(0, 331, 64))
+    assert WITNESS_STEP == WITNESS_EVERY
     expected, stored_crcs = stored.witnesses(0, 0, 331)
     assert np.array_equal(positions, expected) and np.array_equal(crcs, stored_crcs)
 

@@ -1,0 +1,148 @@
+"""Accuracy: ranks, intervals, and the files it is measured on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import MemoryImages, write_images
+from safetensors.torch import save_file
+from scipy.stats import binomtest
+from torch import Tensor, nn
+
+from logitstore.cards import Card, Preprocessing, save_model, wilson_interval
+from logitstore.errors import DataError, InputError, ModelError, NonFiniteError
+from logitstore.evaluate import EvalConfig, evaluate
+from logitstore.models import build_model
+from logitstore.scoring import score
+
+PLAIN = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+MODEL = "test_vit"
+
+
+class Fixed(nn.Module):
+    """The same logits for the samples in order, whatever they look like."""
+
+    def __init__(self, logits_NC: Tensor) -> None:
+        super().__init__()
+        self.logits_NC = logits_NC
+        self.done = 0
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        start, self.done = self.done, self.done + len(images_BCHW)
+        return self.logits_NC[start : self.done]
+
+
+def fixed_score(logits_NC: Tensor, labels: list[int], batch_size: int = 3) -> tuple[int, int, int]:
+    images = MemoryImages(len(labels), labels=labels)
+    accuracy = score(
+        Fixed(logits_NC), images, size=16, preprocessing=PLAIN, device=torch.device("cpu"), batch_size=batch_size
+    )
+    return accuracy.top1, accuracy.top5, accuracy.images
+
+
+def test_ranks_are_exact_and_ties_go_to_the_lower_class() -> None:
+    logits_NC = torch.tensor([[9.0, 8, 7, 6, 5, 4, 3]] * 6 + [[1.0] * 7] * 4)
+    labels = [0, 1, 4, 5, 6, 0, 0, 1, 4, 5]
+    # Rows of equal logits rank classes by their number: 0 is first, 0 to 4 are the first five.
+    assert fixed_score(logits_NC, labels) == (3, 7, 10)
+
+
+def test_fewer_than_five_classes() -> None:
+    assert fixed_score(torch.tensor([[1.0, 2.0], [2.0, 1.0]]), [0, 0]) == (1, 2, 2)
+
+
+def test_random_logits_against_sorting() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.integers(0, 12, (50, 20)).astype(np.float32)
+    labels = rng.integers(0, 20, 50).tolist()
+    order = np.argsort(-logits, axis=1, kind="stable")
+    ranks = [int(np.flatnonzero(order[row] == label)[0]) for row, label in enumerate(labels)]
+    expected = (sum(rank < 1 for rank in ranks), sum(rank < 5 for rank in ranks), 50)
+    assert fixed_score(torch.from_numpy(logits), labels, batch_size=16) == expected
+
+
+def test_what_cannot_be_scored() -> None:
+    with pytest.raises(NonFiniteError, match="NaN"):
+        fixed_score(torch.tensor([[float("nan"), 1.0]]), [0])
+    with pytest.raises(DataError, match="outside the model's 2 classes"):
+        fixed_score(torch.zeros(1, 2), [2])
+    with pytest.raises(DataError, match="no labels to measure accuracy"):
+        score(Fixed(torch.zeros(2, 2)), MemoryImages(2), size=8, preprocessing=PLAIN, device=torch.device("cpu"))
+
+
+def test_mode_is_restored() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * 64, 2))
+    for training in (True, False):
+        model.train(training)
+        score(model, MemoryImages(2, labels=[0, 1]), size=8, preprocessing=PLAIN, device=torch.device("cpu"))
+        assert model.training == training
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (5, 10), (357, 360), (10, 10), (1, 1)])
+def test_wilson_intervals(successes: int, trials: int) -> None:
+    expected = binomtest(successes, trials).proportion_ci(method="wilson")
+    assert wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def card() -> Card:
+    names = tuple(str(digit) for digit in range(10))
+    return Card(
+        model=MODEL, model_args={"img_size": 32}, num_classes=10, class_names=names, size=32, preprocessing=PLAIN
+    )
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    state = build_model(MODEL, num_classes=10, size=32, seed=1).state_dict()
+    save_model(tmp_path / "model.safetensors", state, card())
+    return tmp_path / "model.safetensors"
+
+
+def test_a_file_with_its_card(checkpoint: Path) -> None:
+    result = evaluate(EvalConfig(checkpoint=str(checkpoint), workers=1))
+    assert (result.model, result.data, result.split) == (MODEL, "digits", "val")
+    assert (result.size, result.num_samples) == (32, 360)
+    assert 0 <= result.top1_interval[0] <= result.top1 <= result.top1_interval[1] <= result.top5 <= 1
+    assert evaluate(EvalConfig(checkpoint=str(checkpoint.parent), batch_size=7, workers=2)) == result
+    assert set(result.to_dict()) >= {"top1", "top5", "num_samples", "top1_interval", "checkpoint", "model"}
+
+
+def test_a_file_without_a_card_needs_a_name(checkpoint: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.safetensors"
+    bare.write_bytes(checkpoint.read_bytes())
+    with pytest.raises(ModelError, match="name it with --model"):
+        evaluate(EvalConfig(checkpoint=str(bare)))
+    result = evaluate(EvalConfig(checkpoint=str(bare), model=MODEL, workers=1))
+    assert (result.num_samples, result.size) == (360, 32)
+
+
+def test_unusable_input(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="No file of weights"):
+        evaluate(EvalConfig(checkpoint=str(tmp_path / "nothing.safetensors")))
+    with pytest.raises(ModelError):
+        evaluate(EvalConfig(checkpoint=str(checkpoint), model="test_resnet"))
+    with pytest.raises(InputError, match="--batch-size must be at least 1"):
+        EvalConfig(checkpoint=str(checkpoint), batch_size=0)
+    write_images(tmp_path / "images", ["a.png", "b.png"])
+    with pytest.raises(DataError, match="no labels"):
+        evaluate(EvalConfig(checkpoint=str(checkpoint), data=str(tmp_path / "images")))
+    write_images(tmp_path / "classes", ["val/cat/a.png", "val/dog/b.png"])
+    with pytest.raises(InputError, match="classes"):
+        evaluate(EvalConfig(checkpoint=str(checkpoint), data=str(tmp_path / "classes")))
+    save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(ModelError):
+        evaluate(EvalConfig(checkpoint=str(tmp_path / "x.safetensors"), model=MODEL))
+
+
+def test_classes_are_matched_by_name(tmp_path: Path) -> None:
+    """Folders 3 and 7 are classes 3 and 7 of the model, not its classes 0 and 1."""
+    write_images(tmp_path / "images", [f"val/{digit}/{number}.png" for digit in (3, 7) for number in range(3)])
+    state = build_model(MODEL, num_classes=10, size=32).state_dict()
+    state = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    state["head.bias"] = torch.nn.functional.one_hot(torch.tensor(7), 10).float()
+    save_model(tmp_path / "seven.safetensors", state, card())
+    result = evaluate(EvalConfig(checkpoint=str(tmp_path / "seven.safetensors"), data=str(tmp_path / "images")))
+    assert result.top1 == 0.5

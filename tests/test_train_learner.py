@@ -1,0 +1,201 @@
+"""One step of training: pieces, averages, BatchNorm, precision, and state that goes on exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from helpers import MemoryImages
+from torch import nn
+
+from logitstore.cards import Preprocessing
+from logitstore.errors import NonFiniteError
+from logitstore.loader import Batch, ViewLoader
+from logitstore.models import build_model
+from logitstore.scoring import score
+from logitstore.store import Records
+from logitstore.train.learner import Learner, Targets, hard_label_loss, soft_target_loss
+from logitstore.views import view_spec
+from students.recipes import Recipe, digits
+
+PLAIN = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+CPU = torch.device("cpu")
+BATCH, CLASSES = 16, 4
+
+
+def records(seed: int) -> Records:
+    rng = np.random.default_rng(seed)
+    mass = rng.dirichlet(np.ones(3), BATCH).astype(np.float32)
+    return Records(
+        sample=np.arange(BATCH),
+        seed=np.arange(BATCH, dtype=np.uint32),
+        index=np.stack([rng.permutation(CLASSES)[:2] for _ in range(BATCH)]).astype(np.uint16),
+        prob=mass[:, :2],
+        tail=mass[:, 2],
+        kept=np.full(BATCH, 2, np.int32),
+        weight=np.ones(BATCH, np.float32),
+        logz=None,
+    )
+
+
+@pytest.fixture(scope="module")
+def batches() -> list[Batch]:
+    images = MemoryImages(4 * BATCH, labels=[i % CLASSES for i in range(4 * BATCH)])
+    loader = ViewLoader(images, view_spec("crop_flip", size=32), run_seed=1, batch_size=BATCH, workers=0)
+    return [replace(batch, records=records(i)) for i, batch in enumerate(loader.batches(0))]
+
+
+def learner(model: str = "test_vit", recipe: Recipe | None = None, **options: Any) -> Learner:
+    recipe = recipe or replace(digits(), batch_size=BATCH, warmup_epochs=0.0)
+    values: dict[str, Any] = {
+        "preprocessing": PLAIN, "steps_per_epoch": 4, "seed": 3, "device": CPU, "dtype": torch.float32, **options
+    }
+    criterion = values.pop("criterion", soft_target_loss)
+    return Learner(build_model(model, num_classes=CLASSES, size=32, drop_path=0.2, seed=5), criterion, recipe, **values)
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("criterion", [soft_target_loss, hard_label_loss(0.1)], ids=["soft", "hard"])
+def test_pieces_give_the_gradient_of_the_whole(batches: list[Batch], criterion: Any) -> None:
+    weight_B = np.ones(BATCH, np.float32)
+    weight_B[:6] = 0.0  # pieces of unequal weight, one of none
+    batch = replace(batches[0], weight_B=weight_B)
+    recipe = replace(digits(), batch_size=BATCH, clip_grad=None)
+    losses, gradients = [], []
+    for accumulate in (1, 3, 8):
+        model = build_model("test_vit", num_classes=CLASSES, size=32, seed=5)
+        one = Learner(
+            model, criterion, recipe, preprocessing=PLAIN, steps_per_epoch=4, seed=3, device=CPU, accumulate=accumulate
+        )
+        losses.append(float(one.train_step(batch)))
+        gradients.append({name: parameter.grad for name, parameter in one.model.named_parameters()})
+    for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
+        assert loss == pytest.approx(losses[0], rel=1e-5)
+        for name, value in gradient.items():
+            torch.testing.assert_close(value, gradients[0][name], rtol=1e-3, atol=1e-6)
+
+
+def test_state_goes_on_exactly(batches: list[Batch]) -> None:
+    recipe = replace(digits(), batch_size=BATCH, ema_decay=0.9)
+    whole, first, second = (learner("test_efficientnet", recipe) for _ in range(3))
+    for batch in batches:
+        whole.train_step(batch)
+    for batch in batches[:2]:
+        first.train_step(batch)
+    second.load_state_dict(first.state_dict())
+    assert second.rate == first.rate
+    for batch in batches[2:]:
+        second.train_step(batch)
+    assert equal(weights(whole.model), weights(second.model))
+    assert equal(weights(whole.student), weights(second.student))
+
+
+def test_masks_depend_on_seed_and_step_alone(batches: list[Batch]) -> None:
+    same, again, other = learner(), learner(), learner(seed=4)
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    losses = [float(one.train_step(batches[0])) for one in (same, again, other)]
+    assert torch.equal(before, torch.get_rng_state())
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_the_average_is_what_is_saved(batches: list[Batch]) -> None:
+    recipe = replace(digits(), batch_size=BATCH, ema_decay=0.99)
+    averaged, plain = learner(recipe=recipe), learner()
+    assert plain.student is plain.model
+    for batch in batches:
+        averaged.train_step(batch)
+    assert averaged.student is not averaged.model
+    assert not equal(weights(averaged.student), weights(averaged.model))
+
+
+def test_an_average_is_scored_with_its_own_weights(batches: list[Batch]) -> None:
+    """timm's TinyViT caches attention biases in eval mode, where an average lives; the cache must not outlive them."""
+    images = MemoryImages(8, labels=[0] * 8)
+    model = timm_tinyvit()
+    seen: list[torch.Tensor] = []
+    model.register_forward_hook(lambda _module, _inputs, output: seen.append(output.clone()))
+
+    def measure() -> torch.Tensor:
+        seen.clear()
+        score(model, images, size=32, preprocessing=PLAIN, device=CPU, batch_size=8)
+        return seen[0]
+
+    model.eval()
+    before = measure()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("attention_biases"):
+                parameter.add_(torch.linspace(-3, 3, parameter.numel()).view_as(parameter))
+    after = measure()
+    assert not torch.equal(before, after)
+    state = model.state_dict()
+    fresh = timm_tinyvit().eval()
+    fresh.load_state_dict(state)
+    model = fresh
+    model.register_forward_hook(lambda _module, _inputs, output: seen.append(output.clone()))
+    assert torch.equal(measure(), after)
+
+
+def timm_tinyvit() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return timm.create_model("tiny_vit_5m_224", num_classes=2, window_sizes=(7, 4, 2, 1))  # type: ignore[no-any-return]
+
+
+def test_batch_norm_in_eval_mode_keeps_its_statistics(batches: list[Batch]) -> None:
+    for bn_eval in (True, False):
+        one = learner("test_efficientnet", replace(digits(), batch_size=BATCH, bn_eval=bn_eval))
+        before = weights(one.model)
+        one.train_step(batches[0])
+        one.model.eval()
+        one.train_step(batches[1])
+        after = weights(one.model)
+        means = [name for name in before if name.endswith("running_mean")]
+        assert means
+        assert all(torch.equal(before[name], after[name]) for name in means) == bn_eval
+        trained = next(name for name in before if name.endswith("classifier.weight"))
+        assert not torch.equal(before[trained], after[trained])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_learns_like_float32(batches: list[Batch], dtype: torch.dtype) -> None:
+    full, half = learner(), learner(dtype=dtype)
+    pairs = [(float(full.train_step(batch)), float(half.train_step(batch))) for batch in batches * 2]
+    for one, other in pairs:
+        assert other == pytest.approx(one, rel=0.03)
+    assert all(parameter.dtype == torch.float32 for parameter in half.model.parameters())
+
+
+def test_a_loss_that_is_not_finite_is_found_one_step_later(batches: list[Batch]) -> None:
+    one = learner()
+    with torch.no_grad():
+        next(one.model.parameters()).fill_(float("nan"))
+    one.train_step(batches[0])
+    with pytest.raises(NonFiniteError, match="The loss is nan at step 1"):
+        one.require_finite()
+
+
+def test_rows_of_weight_zero_teach_nothing(batches: list[Batch]) -> None:
+    batch = replace(batches[0], weight_B=np.zeros(BATCH, np.float32))
+    one = learner()
+    assert float(one.train_step(batch)) == 0.0
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in one.model.parameters())
+
+
+def test_targets_keep_padding_of_both_index_types(batches: list[Batch]) -> None:
+    for dtype in (np.uint16, np.uint32):
+        padded = replace(records(0), index=np.full((BATCH, 2), np.iinfo(dtype).max, dtype))
+        targets = Targets.of(replace(batches[0], records=padded), CPU)
+        assert targets.index_BK is not None and int(targets.index_BK.min()) == np.iinfo(dtype).max

@@ -17,7 +17,7 @@ from logitstore.store.manifest import FORMAT_VERSION, WITNESS_EVERY, Manifest
 from logitstore.store.reader import Store, open_store
 from logitstore.store.records import Records, ShardBlock, decode_records, encode_records
 from logitstore.store.verify import VerifyReport, verify_store
-from logitstore.store.writer import claim_shard, claim_shards, commit_shard, create_store, tidy
+from logitstore.store.writer import claim_shard, commit_shard, create_store, tidy
 
 __all__ = [
     "FORMAT_VERSION",
@@ -32,7 +32,6 @@ __all__ = [
     "choose_chunk_size",
     "choose_shard_size",
     "claim_shard",
-    "claim_shards",
     "commit_shard",
     "create_store",
     "decode_records",

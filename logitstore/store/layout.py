@@ -29,6 +29,7 @@ _MIN_SHARDS = 16
 _MIN_SHARD_SIZE = 256
 _MAX_CHUNK_SIZE = 1 << 14
 _MAX_CHUNK_BYTES = 4 << 20
+_MANY_RANKS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,8 @@ class ArrayLayout:
     """Entries of the second dimension in one object."""
     chunk: int
     """Entries of the second dimension compressed together."""
+    inner_chunk: tuple[int, ...]
+    """Ranks compressed together, or ``()``."""
     fill: int | float
     attributes: Mapping[str, Any]
 
@@ -62,7 +65,7 @@ class ArrayLayout:
         """The array's ``zarr.json``."""
         little = {"name": "bytes", "configuration": {"endian": "little"}}
         sharding = {
-            "chunk_shape": [1, self.chunk, *self.inner],
+            "chunk_shape": [1, self.chunk, *self.inner_chunk],
             "codecs": codec.pipeline(self.name, self.dtype),
             "index_codecs": [little, {"name": "crc32c"}],
             "index_location": "end",
@@ -99,6 +102,7 @@ def array_layouts(manifest: Manifest) -> dict[str, ArrayLayout]:
             inner=(m.topk,) if ranked else (),
             shard=m.shard_size,
             chunk=m.chunk_size,
+            inner_chunk=(_ranks_in_chunk(m.topk),) if ranked else (),
             fill=fill,
             attributes=attributes,
         )
@@ -117,6 +121,7 @@ def array_layouts(manifest: Manifest) -> dict[str, ArrayLayout]:
             inner=(),
             shard=m.shard_size // WITNESS_EVERY,
             chunk=m.shard_size // WITNESS_EVERY,
+            inner_chunk=(),
             fill=0,
             attributes={},
         ),
@@ -189,6 +194,11 @@ def choose_chunk_size(shard_size: int, topk: int, *, num_classes: int = 1000) ->
     index_bytes = 2 if num_classes <= np.iinfo(np.uint16).max else 4
     largest = _power_of_two_below(_MAX_CHUNK_BYTES // (topk * index_bytes))
     return min(shard_size, _MAX_CHUNK_SIZE, max(WITNESS_EVERY, largest))
+
+
+def _ranks_in_chunk(topk: int) -> int:
+    """Half of many ranks: most records end in the first half, and shorter runs of padding take fewer bits."""
+    return topk // 2 if topk >= _MANY_RANKS and topk % 2 == 0 else topk
 
 
 def _power_of_two_below(value: int) -> int:

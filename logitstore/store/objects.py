@@ -17,6 +17,18 @@ from logitstore.errors import StoreError
 from logitstore.store.owner import is_running, this_process
 
 _SCRATCH_PREFIX = "tmp"
+_FULL = "No space left for {root}; free some and run the same command again."
+_READ_ONLY = "{root} cannot be written to; change its permissions or choose another path."
+_NO_LINKS = "The file system of {root} has no hard links, which claims need; put the store elsewhere."
+_REFUSALS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _READ_ONLY,
+    errno.EROFS: _READ_ONLY,
+    errno.EPERM: _NO_LINKS,
+    errno.ENOTSUP: _NO_LINKS,
+    errno.ENOSYS: _NO_LINKS,
+}
 SILENCE_LIMIT_S = 600.0
 """After this many seconds without a sign of life an owner on another host counts as gone."""
 
@@ -68,34 +80,28 @@ class LocalObjects:
             data: its bytes.
             guard: called when everything but the final rename is done; what it raises stops the write.
         """
-        target = self._target(key)
-        with self._temporary(data) as temporary:
+        with self._in_words(), self._temporary(data) as temporary:
+            target = self._target(key)
             if guard is not None:
                 guard()
             temporary.replace(target)
-        _fsync_folder(target.parent)
+            _fsync_folder(target.parent)
 
     def create(self, key: str, data: bytes, *, guard: Callable[[], None] | None = None) -> bool:
         """Write an object unless it exists. Of any number of callers exactly one gets True.
 
         A hard link either makes the whole file appear or fails because the name is taken, also over NFS.
         """
-        target = self._target(key)
-        with self._temporary(data) as temporary:
+        with self._in_words(), self._temporary(data) as temporary:
+            target = self._target(key)
             if guard is not None:
                 guard()
             try:
                 os.link(temporary, target)
             except FileExistsError:
                 return False
-            except OSError as exc:
-                if exc.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-                    raise StoreError(
-                        f"The file system of {self.root} has no hard links, which claims need; put the store elsewhere."
-                    ) from exc
-                raise
-        _fsync_folder(target.parent)
-        return True
+            _fsync_folder(target.parent)
+            return True
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none."""
@@ -145,12 +151,18 @@ class LocalObjects:
                 file.flush()
                 os.fsync(file.fileno())
             yield path
-        except OSError as exc:
-            if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StoreError(f"No space left for {self.root}; free some and run the same command again.") from exc
-            raise
         finally:
             path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """What the system refuses, said in a sentence with the way out."""
+        try:
+            yield
+        except OSError as exc:
+            if exc.errno not in _REFUSALS:
+                raise
+            raise StoreError(_REFUSALS[exc.errno].format(root=self.root)) from exc
 
 
 def _make_folders(folder: Path) -> None:

@@ -53,6 +53,12 @@ class Store:
     """A store at rest or in the making; made by ``open_store`` and ``create_store``.
 
     Safe to use from several threads.
+
+    Args:
+        objects: where its bytes lie.
+        manifest: what it holds.
+        documents: ``zarr.json`` of each array by name.
+        cache_bytes: how much memory decoded shards may take; the last one read is kept in any case.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class Store:
     ) -> None:
         self.objects = objects
         self.manifest = manifest
+        self.documents = documents
         self.coder = ShardCoder(manifest, documents)
         self._layouts = array_layouts(manifest)
         self._cache_bytes = cache_bytes
@@ -208,9 +215,14 @@ class Store:
                 return block
             block = self._load(epoch, shard)
             self._cache[epoch, shard] = block
-            while len(self._cache) > 1 and sum(b.nbytes for b in self._cache.values()) > self._cache_bytes:
+            while len(self._cache) > 1 and self.cached_bytes > self._cache_bytes:
                 self._cache.popitem(last=False)
             return block
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory that decoded shards take now."""
+        return sum(block.nbytes for block in self._cache.values())
 
     def info(self) -> dict[str, Any]:
         """What the store is and how much of it is there, as JSON values."""

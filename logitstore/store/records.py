@@ -178,7 +178,7 @@ def decode_records(
     total = head + tail
     scale = np.divide(1.0, total, where=total > 0, out=np.zeros_like(total))
     prob = prob_BK[:, :width] * scale.astype(np.float32)[:, None]
-    return np.ascontiguousarray(index_BK[:, :width]), prob, (tail * scale).astype(np.float32)
+    return np.array(index_BK[:, :width]), prob, (tail * scale).astype(np.float32)
 
 
 def _check_kept(index_BK: NDArray[Any], logp_BK: F32, kept_BK: NDArray[np.bool_], num_classes: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,31 +68,6 @@ def claim_shard(store: Store, epoch: int, shard: int) -> Claim | None:
     return claim
 
 
-def claim_shards(store: Store, epochs: Iterable[int], *, poll_s: float = 2.0) -> Iterator[Claim]:
-    """Claim shard after shard until every shard of the epochs is committed, by this process or another.
-
-    The caller commits each claim before it asks for the next; one that it does not commit is given back and not
-    offered again. While other processes work on all that is left, this waits.
-
-    Args:
-        store: the store.
-        epochs: epochs to complete, in this order.
-        poll_s: seconds between two looks at what others work on.
-    """
-    left = {(epoch, shard): None for epoch in epochs for shard in range(store.num_shards)}
-    while left:
-        before = len(left)
-        for epoch, shard in list(left):
-            if (claim := claim_shard(store, epoch, shard)) is not None:
-                with claim:
-                    yield claim
-                del left[epoch, shard]
-            elif store.is_committed(epoch, shard):
-                del left[epoch, shard]
-        if left and len(left) == before:
-            time.sleep(poll_s)
-
-
 def commit_shard(store: Store, claim: Claim, block: ShardBlock, info: Mapping[str, Any] | None = None) -> Commit:
     """Write a claimed shard and commit it; the claim is given back.
 
@@ -109,6 +84,8 @@ def commit_shard(store: Store, claim: Claim, block: ShardBlock, info: Mapping[st
     if not store.objects.create(commit.key, commit.to_bytes(), guard=claim.check):
         raise ClaimLostError(f"Another process committed {store.path}/{commit.key} first; its shard stays.")
     claim.release()
+    if store.complete:
+        tidy(store)
     return commit
 
 

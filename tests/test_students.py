@@ -150,7 +150,7 @@ def reference_names() -> set[str]:
             if stage == 0:
                 names += [name for conv in (1, 2, 3) for name in normed(f"{block}.conv{conv}")]
                 continue
-            names += normed(f"{block}.local_conv") + [f"{block}.attn.attention_biases"]
+            names += [*normed(f"{block}.local_conv"), f"{block}.attn.attention_biases"]
             for layer in ("attn.norm", "attn.qkv", "attn.proj", "mlp.norm", "mlp.fc1", "mlp.fc2"):
                 names += affine(f"{block}.{layer}")
         if stage < 3:

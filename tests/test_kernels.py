@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import PIL
@@ -97,6 +98,23 @@ def test_crop_resize_accepts_read_only_pixels_and_slices_of_batches() -> None:
 def test_crop_resize_reuses_larger_buffers() -> None:
     for height, width, size in [(300, 260, 64), (9, 8, 5), (60, 200, 17), (3, 3, 40)]:
         check_crop_resize(image("noise", height, width, size), 0, 0, width, height, size, size, False)
+
+
+def test_threads_do_not_share_buffers() -> None:
+    pixels = image("noise", 90, 120, 2)
+    sizes = [11, 64, 33, 48] * 10
+
+    def resized(size: int) -> np.ndarray:
+        out = np.empty((3, size, size), np.uint8)
+        crop_resize(pixels, 5, 5, 100, 80, False, out)
+        turned = np.empty_like(out)
+        affine(out, turned, rotation(20.0, size, size), FILL)
+        return turned
+
+    alone = [resized(size) for size in sizes]
+    with ThreadPoolExecutor(4) as pool:
+        for one, other in zip(alone, pool.map(resized, sizes), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -1,9 +1,9 @@
 """Crop and antialiased bicubic resize in fixed point, equal to Pillow's bit for bit.
 
-Pillow computes the weights of each output pixel in float64, rounds them to 22 bits and makes two integer passes, along
-rows and along columns, rounding to 8 bits in between (``Image.resize`` with ``Resampling.BICUBIC``). This module makes
-the same sums in another order of memory: blocks of source rows are transposed, eight by eight bytes in 64-bit words, so
-that both passes are weighted sums of contiguous runs, which compilers turn into vector code.
+Pillow makes two integer passes, along rows and along columns, with weights of 22 bits (see ``weights``) and rounding to
+8 bits in between (``Image.resize`` with ``Resampling.BICUBIC``). This module makes the same sums in another order of
+memory: blocks of source rows are transposed, eight by eight bytes in 64-bit words, so that both passes are weighted
+sums of contiguous runs, which compilers turn into vector code.
 
 The output is planar. What is cropped and how large the output is comes from the caller; no draw is made here.
 
@@ -12,23 +12,20 @@ Shape suffixes: H W image, V values of a row (3 per pixel), O outputs along one 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.views.buffers import buffers
 from logitstore.views.jit import kernel
+from logitstore.views.weights import BITS, axis_weights, round_up
 
 U8 = NDArray[np.uint8]
-I32 = NDArray[np.int32]
 
-_BITS = 32 - 8 - 2
-_ONE = float(1 << _BITS)
-_HALF = np.int32(1 << (_BITS - 1))
+_HALF = np.int32(1 << (BITS - 1))
 
 _BLOCK = 192
 """Source rows transposed at a time: fewer blocks mean fewer sums to start, as long as a block stays in the cache."""
+_WORDS = _BLOCK // 8
 _LANES = 16
 """Rows are summed in multiples of this, so that the last ones need no loop of their own."""
 _NONE = np.uint64(0)
@@ -39,51 +36,6 @@ _MASK8, _MASK16, _MASK32 = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF00
 
 
 @kernel
-def _bicubic(x):  # type: ignore[no-untyped-def]
-    """Keys' cubic with a = -0.5; the order of operations decides the last bit of the weights."""
-    x = abs(x)
-    if x < 1.0:
-        return (1.5 * x - 2.5) * x * x + 1.0
-    if x < 2.0:
-        return (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5
-    return 0.0
-
-
-@kernel
-def _weights(size_in, size_out, begin, first_O, count_O, weight_OK, exact_K):  # type: ignore[no-untyped-def]
-    """Weights of the outputs ``begin, begin + 1, ...`` of a resize from ``size_in`` to ``size_out``, in 22 bits.
-
-    Args:
-        size_in: length of the source axis.
-        size_out: length of the whole output axis.
-        begin: first output wanted; as many follow as ``first_O`` is long.
-        first_O: int32, set to the first source pixel of each output.
-        count_O: int32, set to the number of source pixels of each output.
-        weight_OK: int32, set to the weights.
-        exact_K: float64 scratch for the weights of one output.
-    """
-    scale = size_in / size_out
-    stretch = max(scale, 1.0)
-    support = 2.0 * stretch
-    shrink = 1.0 / stretch
-    for o in range(len(first_O)):
-        centre = (begin + o + 0.5) * scale
-        first = max(int(centre - support + 0.5), 0)
-        count = min(int(centre + support + 0.5), size_in) - first
-        total = 0.0
-        for k in range(count):
-            exact_K[k] = _bicubic((k + first - centre + 0.5) * shrink)
-            total += exact_K[k]
-        for k in range(count):
-            weight = exact_K[k] / total if total != 0.0 else exact_K[k]
-            weight_OK[o, k] = np.int32(weight * _ONE - 0.5) if weight < 0.0 else np.int32(weight * _ONE + 0.5)
-        for k in range(count, weight_OK.shape[1]):
-            weight_OK[o, k] = 0
-        first_O[o] = first
-        count_O[o] = count
-
-
-@kernel
 def _swap(a, b, shift, mask):  # type: ignore[no-untyped-def]
     """Exchange the fields of ``a`` that lie ``shift`` above the mask with the fields of ``b`` under the mask."""
     change = ((a >> shift) ^ b) & mask
@@ -91,28 +43,61 @@ def _swap(a, b, shift, mask):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _transpose_8x8(src, row, word):  # type: ignore[no-untyped-def]
-    """Word k of the result holds byte k of the words in column ``word`` of eight rows, the first row lowest."""
-    a0, a1, a2, a3 = src[row, word], src[row + 1, word], src[row + 2, word], src[row + 3, word]
-    a4, a5, a6, a7 = src[row + 4, word], src[row + 5, word], src[row + 6, word], src[row + 7, word]
-    a0, a4 = _swap(a0, a4, _32, _MASK32)
-    a1, a5 = _swap(a1, a5, _32, _MASK32)
-    a2, a6 = _swap(a2, a6, _32, _MASK32)
-    a3, a7 = _swap(a3, a7, _32, _MASK32)
-    a0, a2 = _swap(a0, a2, _16, _MASK16)
-    a1, a3 = _swap(a1, a3, _16, _MASK16)
-    a4, a6 = _swap(a4, a6, _16, _MASK16)
-    a5, a7 = _swap(a5, a7, _16, _MASK16)
-    a0, a1 = _swap(a0, a1, _8, _MASK8)
-    a2, a3 = _swap(a2, a3, _8, _MASK8)
-    a4, a5 = _swap(a4, a5, _8, _MASK8)
-    a6, a7 = _swap(a6, a7, _8, _MASK8)
-    return a0, a1, a2, a3, a4, a5, a6, a7
+def _turn(rows, turned):  # type: ignore[no-untyped-def]
+    """Transpose eight rows of 24 words, 8 x 8 bytes at a time.
+
+    Byte ``i`` of word ``g`` in row ``k`` becomes byte ``k`` of word ``g`` in row ``i`` of ``turned``. Both are flat.
+    """
+    for g in range(_WORDS):
+        a0, a1, a2, a3 = rows[g], rows[_WORDS + g], rows[2 * _WORDS + g], rows[3 * _WORDS + g]
+        a4, a5, a6, a7 = rows[4 * _WORDS + g], rows[5 * _WORDS + g], rows[6 * _WORDS + g], rows[7 * _WORDS + g]
+        a0, a4 = _swap(a0, a4, _32, _MASK32)
+        a1, a5 = _swap(a1, a5, _32, _MASK32)
+        a2, a6 = _swap(a2, a6, _32, _MASK32)
+        a3, a7 = _swap(a3, a7, _32, _MASK32)
+        a0, a2 = _swap(a0, a2, _16, _MASK16)
+        a1, a3 = _swap(a1, a3, _16, _MASK16)
+        a4, a6 = _swap(a4, a6, _16, _MASK16)
+        a5, a7 = _swap(a5, a7, _16, _MASK16)
+        a0, a1 = _swap(a0, a1, _8, _MASK8)
+        a2, a3 = _swap(a2, a3, _8, _MASK8)
+        a4, a5 = _swap(a4, a5, _8, _MASK8)
+        a6, a7 = _swap(a6, a7, _8, _MASK8)
+        turned[g], turned[_WORDS + g], turned[2 * _WORDS + g], turned[3 * _WORDS + g] = a0, a1, a2, a3
+        turned[4 * _WORDS + g], turned[5 * _WORDS + g], turned[6 * _WORDS + g], turned[7 * _WORDS + g] = a4, a5, a6, a7
+
+
+@kernel
+def _load_block(src_HV, begin, y, height, used, strip, strip_words, turned, block_words):  # type: ignore[no-untyped-def]
+    """``block[i, j] = src_HV[y + j, begin + i]`` for ``height`` rows of ``used`` values."""
+    for j in range(0, height, 8):
+        for left in range(0, used, _BLOCK):
+            width = min(_BLOCK, used - left)
+            start = begin + np.uint64(left)
+            for k in range(min(8, height - j)):
+                for i in range(np.uint64(width)):
+                    strip[k, i] = src_HV[y + j + k, start + i]
+            _turn(strip_words, turned)
+            for g in range((width + 7) // 8):
+                for k in range(8):
+                    block_words[left + 8 * g + k, j // 8] = turned[k * _WORDS + g]
+
+
+@kernel
+def _store_block(summed_words, y, height, turned, out_words):  # type: ignore[no-untyped-def]
+    """``out[c, y + j, o] = summed[c, o, j]`` for ``height`` rows; eight outputs make a word."""
+    words = out_words.shape[2]
+    for c in range(3):
+        for word in range(words):
+            start = 8 * _WORDS * (c * words + word)
+            _turn(summed_words[start : start + 8 * _WORDS], turned)
+            for j in range(height):
+                out_words[c, y + j, word] = turned[j % 8 * _WORDS + j // 8]
 
 
 @kernel
 def _clip(total):  # type: ignore[no-untyped-def]
-    return np.uint8(min(max(total >> _BITS, 0), 255))
+    return np.uint8(min(max(total >> BITS, 0), 255))
 
 
 @kernel
@@ -165,26 +150,19 @@ def _weighted_sum(src, begin, row, step, weight_OK, o, count, acc, dst, target, 
 @kernel
 def _horizontal(  # type: ignore[no-untyped-def]
     src_HV, begin, y, rows, first_O, count_O, weight_OK, flip,
-    copy, copy_words, block, block_words, summed, summed_words, acc, out_words,
+    strip, strip_words, turned, block, block_words, summed, summed_words, acc, out_words,
 ):  # fmt: skip
     """Resize ``rows`` rows of the source along the row, from row ``y`` and value ``begin`` on, into planes of words.
 
-    The other arrays are scratch, each of 64-bit words with a view of its bytes: ``copy`` [192, V], ``block`` [V, 192],
-    ``summed`` [3 O, 192], with V and O rounded up to multiples of 8.
+    The other arrays are scratch: ``strip`` [8, 192], ``block`` [V, 192] and ``summed`` [3 O, 192] bytes, with V rounded
+    up to a multiple of 192 and O to one of 8, and the same memory as words.
     """
     outputs, padded = len(first_O), summed.shape[0] // 3
-    used = np.uint64(3 * (first_O[outputs - 1] + count_O[outputs - 1] - first_O[0]))
+    used = 3 * (first_O[outputs - 1] + count_O[outputs - 1] - first_O[0])
     for top in range(0, rows, _BLOCK):
         height = min(_BLOCK, rows - top)
         length = np.uint64((height + _LANES - 1) // _LANES * _LANES)
-        for j in range(height):
-            for i in range(used):
-                copy[j, i] = src_HV[y + top + j, begin + i]
-        for j in range(0, height, 8):
-            for word in range(copy_words.shape[1]):
-                columns = _transpose_8x8(copy_words, j, word)
-                for k in range(8):
-                    block_words[8 * word + k, j // 8] = columns[k]
+        _load_block(src_HV, begin, y + top, height, used, strip, strip_words, turned, block_words)
         for o in range(outputs):
             start = 3 * (first_O[o] - first_O[0])
             target = outputs - 1 - o if flip else o
@@ -193,12 +171,7 @@ def _horizontal(  # type: ignore[no-untyped-def]
                 _weighted_sum(
                     block, _NONE, start + c, _STEP_PIXEL, weight_OK, o, count_O[o], acc, summed, run, length
                 )
-        for c in range(3):
-            for word in range(padded // 8):
-                for j in range(0, height, 8):
-                    rows_8 = _transpose_8x8(summed_words, c * padded + 8 * word, j // 8)
-                    for k in range(min(8, height - j)):
-                        out_words[c, top + j + k, word] = rows_8[k]
+        _store_block(summed_words, top, height, turned, out_words)
 
 
 @kernel
@@ -218,19 +191,6 @@ def _vertical_interleaved(src_HV, begin, y, first_O, count_O, weight_OK, acc, ou
         row = y + first_O[o]
         length = np.uint64(out_OV.shape[1])
         _weighted_sum(src_HV, begin, row, _STEP_ROW, weight_OK, o, count_O[o], acc, out_OV, o, length)
-
-
-def _round_up(count: int) -> int:
-    return -(-count // 8) * 8
-
-
-def _axis_weights(name: str, size_in: int, size_out: int, begin: int, outputs: int) -> tuple[I32, I32, I32]:
-    taps = _round_up(2 * math.ceil(2 * max(size_in / size_out, 1.0)) + 1)
-    first_O = buffers.take(name + "_first", np.int32, outputs)
-    count_O = buffers.take(name + "_count", np.int32, outputs)
-    weight_OK = buffers.take(name + "_weight", np.int32, outputs, taps)
-    _weights(size_in, size_out, begin, first_O, count_O, weight_OK, buffers.take("exact", np.float64, taps))
-    return first_O, count_O, weight_OK  # type: ignore[return-value]
 
 
 def _vertical_first(width: int, height: int, width_out: int, height_out: int) -> bool:
@@ -261,17 +221,18 @@ def resize_window(
     """
     x, y, width, height = box
     _, rows_out, columns_out = out_3HW.shape
-    first_X, count_X, weight_X = _axis_weights("x", width, size[0], corner[0], columns_out)
-    first_Y, count_Y, weight_Y = _axis_weights("y", height, size[1], corner[1], rows_out)
+    first_X, count_X, weight_X = axis_weights("x", width, size[0], corner[0], columns_out)
+    first_Y, count_Y, weight_Y = axis_weights("y", height, size[1], corner[1], rows_out)
     left, columns = int(first_X[0]), int(first_X[-1] + count_X[-1] - first_X[0])
     top, rows = int(first_Y[0]), int(first_Y[-1] + count_Y[-1] - first_Y[0])
-    values, words_out = _round_up(3 * columns), _round_up(columns_out) // 8
-    copy_words, copy = buffers.take_words("copy", _BLOCK, values // 8)
-    block_words, block = buffers.take_words("block", values, _BLOCK // 8)
-    summed_words, summed = buffers.take_words("summed", 24 * words_out, _BLOCK // 8)
+    values, words_out = round_up(3 * columns, _BLOCK), round_up(columns_out, 8) // 8
+    strip_words, strip = buffers.take_words("strip", 8, _WORDS)
+    turned = buffers.take("turned", np.uint64, 8 * _WORDS)
+    block_words, block = buffers.take_words("block", values, _WORDS)
+    summed_words, summed = buffers.take_words("summed", 24 * words_out, _WORDS)
     acc = buffers.take("acc", np.int32, max(_BLOCK, columns_out, 3 * columns))
     axis = (first_X, count_X, weight_X, flip)
-    scratch = (copy, copy_words, block, block_words, summed, summed_words, acc)
+    scratch = (strip, strip_words.ravel(), turned, block, block_words, summed, summed_words.ravel(), acc)
     source_HV = pixels_HWC.reshape(pixels_HWC.shape[0], -1)
     begin = np.uint64(3 * (x + left))
     if _vertical_first(width, height, *size):

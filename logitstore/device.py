@@ -104,9 +104,14 @@ def seeded(device: torch.device, *words: int) -> Iterator[None]:
     seed and the step, so that a resumed run draws what the uninterrupted one drew.
     """
     low, high = (int(pcg32_hash(TORCH_DOMAIN, half, *_halves(words))) for half in (0, 1))
+    seed = low | (high << 32)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(low | (high << 32))
+        # Not torch.manual_seed: it also seeds the other GPUs, whose states nobody would restore.
+        torch.default_generator.manual_seed(seed)
+        for gpu in devices:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
         yield
 
 

@@ -167,6 +167,13 @@ def test_one_class_is_no_task(tmp_path: Path) -> None:
         finetune(config(data=str(tmp_path / "one.npz"), pretrained=False, subset=None))
 
 
+def test_validation_classes_that_are_not_taught() -> None:
+    for name, top in (("train", 1), ("val", 2)):
+        np.savez(f"{name}.npz", images=np.zeros((4, 8, 8), np.uint8), labels=np.array([0, 1, 0, top]))
+    with pytest.raises(DataError, match="has 3 classes, and train teaches 2"):
+        finetune(config(data="train.npz", val_data="val.npz", pretrained=False, size=32, subset=None))
+
+
 def test_a_loss_that_explodes_saves_nothing() -> None:
     with pytest.raises(NonFiniteError, match="lower --lr"):
         finetune(config(lr=1e30, warmup_epochs=0))

@@ -60,7 +60,7 @@ def finetune(config: FinetuneConfig, progress: ProgressFactory | None = None) ->
         NonFiniteError: the loss is NaN or infinite; nothing is saved.
         InputError: another value that cannot be used.
     """
-    images = _open_training(config)
+    images = _open_training(config, progress)
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     assert images.num_classes is not None
@@ -122,14 +122,15 @@ def _train(run: _Run, learner: Learner, bar: Progress) -> tuple[float, Accuracy 
     return loss, accuracy, seconds
 
 
-def _open_training(config: FinetuneConfig) -> ImageSet:
+def _open_training(config: FinetuneConfig, progress: ProgressFactory | None) -> ImageSet:
     images = open_images(config.data, subset=config.subset)
     images.require_labels("to train on")
     if images.num_samples < 2 or (images.num_classes or 0) < 2:
         raise DataError(
             f"{images.name} has {images.num_samples} images of {images.num_classes} classes; two of each are the least."
         )
-    images.check()
+    with start(progress, len(images), "img", "check files") as bar:
+        images.check(lambda done, _total: bar.advance(done - bar.done))
     return images
 
 
@@ -137,12 +138,21 @@ def _open_validation(config: FinetuneConfig, images: ImageSet) -> ImageSet | Non
     if config.val_data is not None:
         validation = open_images(config.val_data, split="val", whole=True)
         validation.require_labels("to measure accuracy")
-        return validation.relabelled(images.class_names)
-    try:
-        validation = open_images(config.data, split="val")
-    except DataError:
-        return None
-    return None if validation.labels is None else validation.relabelled(images.class_names)
+    else:
+        try:
+            validation = open_images(config.data, split="val")
+        except DataError:
+            return None
+        if validation.labels is None:
+            return None
+    validation = validation.relabelled(images.class_names)
+    classes = 1 + int(validation.require_labels("to measure accuracy").max())
+    if images.num_classes is not None and classes > images.num_classes:
+        raise DataError(
+            f"{validation.name} ({validation.split}) has {classes} classes, and {images.name} teaches "
+            f"{images.num_classes}: measure on the same classes."
+        )
+    return validation
 
 
 def _initial_model(config: FinetuneConfig, num_classes: int, size: int) -> nn.Module:

@@ -22,7 +22,7 @@ MIXED_VIEW = "base: tinyvit\nmixup: 0.8\ncutmix: 1.0\n"
 class ColourTeacher(nn.Module):
     """A fixed function of the views: random weights on pixel means, with ties among the logits."""
 
-    def __init__(self, pause_s: float = 0.0) -> None:
+    def __init__(self, pause_s: float) -> None:
         super().__init__()
         self.classifier = nn.Linear(48, CLASSES)
         self.pause_s = pause_s
@@ -33,17 +33,10 @@ class ColourTeacher(nn.Module):
 
 
 def teacher() -> nn.Module:
-    """What ``--teacher dump_cases:teacher`` calls."""
+    """What ``--teacher dump_cases:teacher`` calls. Takes its time in processes that are to be killed on the way."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        return ColourTeacher()
-
-
-def slow_teacher() -> nn.Module:
-    """The same weights, so the same store; slow enough to be killed on the way."""
-    model = teacher()
-    model.pause_s = 0.02
-    return model
+        return ColourTeacher(float(os.environ.get("DUMP_CASES_PAUSE_S", "0")))
 
 
 def broken_teacher() -> nn.Module:
@@ -109,8 +102,8 @@ def snapshot(store: Path) -> dict[str, bytes]:
     return files
 
 
-def environment() -> dict[str, str]:
-    """For processes that run this project's code and import teachers from the tests."""
+def environment(pause_s: float = 0.0) -> dict[str, str]:
+    """For processes that run this project's code and import teachers from the tests; these pause in every batch."""
     root = Path(__file__).resolve().parent.parent
-    paths = [str(root), str(root / "tests")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([str(root), str(root / "tests")])
+    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "DUMP_CASES_PAUSE_S": str(pause_s)}

@@ -134,6 +134,40 @@ def main() -> None:
 
 
 @main.command()
+@option("--teacher", required=True, help="swin_t, swin_b, …, or any timm model.")
+@option("--data", default="digits", help="A folder, FILE.npz, FILE.tar, a timm data set name, or digits.")
+@option("--val-data", help="Data set to measure accuracy on.  [default: the val split of --data]")
+@option("--checkpoint", help="Weights to start from; a classifier of other classes is replaced.")
+@option("--pretrained/--no-pretrained", default=None, help="Start from timm's weights.  [default: except on digits]")
+@option("--freeze-backbone", is_flag=True, help="Train the classifier alone.")
+@option("--epochs", type=count, help="Passes over the data.  [default: 12 on digits, else 30]")
+@option("--warmup-epochs", default=1.0, help="Length of the linear warm-up, at most a fifth of the run.")
+@option("--lr", type=float, help="Peak learning rate.  [default: 1e-3; 1e-4 for pretrained weights not frozen]")
+@option("--weight-decay", default=0.05, help="AdamW's decoupled decay.")
+@option("--drop-path", default=0.1, help="Rate of stochastic depth, for models that have it.")
+@option("--label-smoothing", default=0.0, help="Mass of the label spread over all classes.")
+@option("--ema-decay", type=float, help="Decay of the average of the weights.  [default: a tenth of the run]")
+@option("--view", help="View spec, as for dump.  [default: crop_flip; on digits gentler]")
+@option("--size", type=count, help="Side of the views in pixels.  [default: 32 on digits, else 224]")
+@option("--subset", type=count, help="Use only this many samples, evenly spaced.")
+@option("--seed", default=0, type=click.IntRange(min=0), help="Run seed: initial weights, views, order, drop path.")
+@option("--out", help="The run's folder.  [default: runs/finetune/TEACHER-DATA, where dump looks]")
+@machine_options
+@json_option
+def finetune(as_json: bool, **options: Any) -> None:
+    """Train or fine-tune a teacher on labels; dump finds what it leaves.
+
+    \b
+    Example:
+      logitstore finetune --teacher swin_t --data /data/flowers --epochs 30
+    """
+    from logitstore.finetune import FinetuneConfig
+    from logitstore.finetune import finetune as run
+
+    show(run(FinetuneConfig(**options), Progress).to_dict(), as_json)
+
+
+@main.command()
 @option("--teacher", required=True, help="swin_t, swin_b, …, any timm model, or module:function.")
 @option("--topk", default=100, type=count, help="Most classes kept per view.")
 @option("--checkpoint", help="Its weights.  [default: what finetune left, else timm's pretrained ones]")
@@ -214,6 +248,28 @@ def train(as_json: bool, **options: Any) -> None:
     from logitstore.train import train as run
 
     show(run(TrainConfig(**options), Progress).to_dict(), as_json)
+
+
+@main.command("eval")
+@option("--checkpoint", required=True, help="File of weights, or the folder of a run.")
+@option("--model", help="Which model the weights are of.  [default: what their card says]")
+@option("--data", default="digits", help="The data set to measure on, with labels.")
+@option("--split", default="val", help="The split of it, where it has splits.")
+@option("--subset", type=count, help="Use only this many samples, evenly spaced.")
+@option("--size", type=count, help="Side of the views in pixels.  [default: what the card says]")
+@machine_options
+@json_option
+def evaluate(as_json: bool, **options: Any) -> None:
+    """Top-1 and top-5 of a teacher or a student, with a 95% interval.
+
+    \b
+    Example:
+      logitstore eval --checkpoint runs/train/tinyvit_21m-digits
+    """
+    from logitstore.evaluate import EvalConfig
+    from logitstore.evaluate import evaluate as run
+
+    show(run(EvalConfig(**options), Progress).to_dict(), as_json)
 
 
 @main.command()

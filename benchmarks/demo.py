@@ -72,7 +72,7 @@ def run(*words: Word, expect: int = 0) -> Row:
         the object it printed, and ``wall_seconds``.
     """
     began = time.perf_counter()
-    process = subprocess.run(command(*words), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    process = subprocess.run(command(*words), stdout=subprocess.PIPE, text=True, check=False)
     if process.returncode != expect:
         raise SystemExit(f"The command ended with exit code {process.returncode}; {expect} was expected.")
     result: Row = json.loads(process.stdout)
@@ -85,7 +85,7 @@ def run_and_kill(store: Path, shards: int, *words: Word) -> int:
     Returns:
         the shards that were committed when it was dead.
     """
-    process = subprocess.Popen(command(*words), cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL)
     try:
         while process.poll() is None and _committed(store) < shards:
             time.sleep(0.02)
@@ -209,7 +209,7 @@ def draw_sheet(store: Path, plan: Plan, out: Path) -> None:
     except LogitStoreError as error:
         say(str(error))
     else:
-        say(f"Replayed views with what the teacher said of them: {path.relative_to(ROOT)}")
+        say(f"Replayed views with what the teacher said of them: {path}")
 
 
 def conclude(models: list[Row], store: Row, seconds: float) -> list[str]:
@@ -225,9 +225,9 @@ def conclude(models: list[Row], store: Row, seconds: float) -> list[str]:
     for line in verdicts:
         print(line)
     print(
-        "\nDigits is too easy to show a gain from distillation, and none is claimed. What it shows: the students from "
-        "the store\nnever saw a label and never met the teacher, and do about as well as with labels where it says "
-        f"undecided.\nTogether {seconds:.0f} seconds."
+        "\nDigits is too easy to show what distillation gains elsewhere, and no gain is claimed. What it can show: "
+        "students from\nthe store never saw a label and never met the teacher; where it says undecided, they do about "
+        f"as well as with labels.\nTogether {seconds:.0f} seconds."
     )
     return verdicts
 
@@ -237,7 +237,8 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0])
     args = parser.parse_args()
     plan = QUICK if args.quick else FULL
-    folder = ROOT / "runs" / ("demo-quick" if args.quick else "demo")
+    os.chdir(ROOT)  # so that commands are short to read and can be typed again
+    folder = Path("runs") / ("demo-quick" if args.quick else "demo")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     began = time.perf_counter()

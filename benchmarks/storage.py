@@ -209,9 +209,9 @@ def conclude(rows: list[Row], topk: int, floor: float) -> list[Row]:
     print(f"\nTarget on ImageNet logits: <= {BYTES_TARGET:g} bytes, everything included, at KL <= {KL_TARGET}, K=100.")
     for row in chosen:
         print(
-            f"K={topk}, floor {floor:g}, q8, as {row['epochs']} epoch{'s' * (row['epochs'] > 1)}: {row['bytes_per_record']:.1f} bytes, "
-            f"{row['metadata_bytes']:.1f} of them metadata and commits; KL {row['kl']:.4f}; "
-            f"1/{row['4+4K'] / row['bytes_per_record']:.1f} of 4+4K."
+            f"K={topk}, floor {floor:g}, q8, as {row['epochs']} epoch{'s' * (row['epochs'] > 1)}: "
+            f"{row['bytes_per_record']:.1f} bytes, {row['metadata_bytes']:.1f} of them metadata and commits; "
+            f"KL {row['kl']:.4f}; 1/{row['4+4K'] / row['bytes_per_record']:.1f} of 4+4K."
         )
     return chosen
 

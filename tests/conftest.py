@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,3 +19,11 @@ def numpy_global_generator_untouched() -> Iterator[None]:
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     yield
     assert np.array_equal(before, np.random.get_state()[1]), "numpy's global generator was used"  # noqa: NPY002
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """No test cuts the power, and fsync is nine tenths of the time that a small store takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -60,10 +61,11 @@ def make_block(manifest: Manifest, epoch: int, shard: int) -> ShardBlock:
     )
 
 
-def write_shards(store: Store, epochs: Iterable[int] | None = None) -> None:
-    """Commit whatever is neither committed nor claimed."""
+def write_shards(store: Store, epochs: Iterable[int] | None = None, *, pause_s: float = 0.0) -> None:
+    """Commit whatever is neither committed nor claimed; pause before each shard."""
     for epoch in range(store.num_epochs) if epochs is None else epochs:
         for shard in range(store.num_shards):
+            time.sleep(pause_s)
             claim = claim_shard(store, epoch, shard)
             if claim is not None:
                 with claim:

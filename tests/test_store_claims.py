@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from logitstore.errors import ClaimLostError
+from logitstore.errors import ClaimLostError, DamagedError
 from logitstore.store import Store, claim_shard, commit_shard, create_store, tidy, verify_store
 from logitstore.store import claims as claims_module
 from logitstore.store.checksums import canonical_json
@@ -263,6 +263,12 @@ def test_tidy_removes_what_the_dead_left(store: Store, dead: Owner) -> None:
     os.utime(store.path / distant, (1, 1))
     tidy(store)
     assert sorted(files(store)) == sorted([*expected, Path(alive).name])
+
+
+def test_an_unreadable_claim_is_one_sentence(store: Store) -> None:
+    (store.path / KEY).write_bytes(b"")
+    with pytest.raises(DamagedError, match="delete it"):
+        claim_shard(store, 0, 0)
 
 
 def test_tidy_leaves_living_claims_alone(store: Store) -> None:

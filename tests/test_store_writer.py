@@ -150,6 +150,14 @@ def test_a_commit_says_what_was_written(tmp_path: Path) -> None:
     assert document["info"]["token"] not in manifest and document["info"]["host"] not in manifest
 
 
+def test_shards_of_one_length_have_checksums_of_their_own(tmp_path: Path) -> None:
+    """Had every chunk ended in a CRC-32C of itself, the CRC-32C of the whole object would not depend on its content."""
+    store = write_store(tmp_path / "s")
+    for name in ("seed", "witness"):
+        stored = [store.commit(epoch, shard).objects[name] for epoch in (0, 1) for shard in (0, 1)]
+        assert len({item.size for item in stored}) == 1 and len({item.crc32c for item in stored}) == 4
+
+
 def test_a_committed_shard_is_never_rewritten(tmp_path: Path) -> None:
     store = create_store(tmp_path / "s", SMALL)
     write_shards(store, epochs=[0])
@@ -185,6 +193,31 @@ def test_a_block_that_does_not_fit_writes_nothing(tmp_path: Path) -> None:
             commit_shard(store, claim, make_block(SMALL, 0, 2))
         assert content(tmp_path / "s") == before
     assert not list((tmp_path / "s/commits").glob("*.claim*"))
+
+
+def test_an_object_is_on_the_disk_before_its_name_and_its_name_before_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = create_store(tmp_path / "s", SMALL)
+    events: list[str] = []
+
+    def note(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        events.append("sync data" if path.is_file() else f"sync {path.relative_to(store.path)}")
+
+    replace_file, link = Path.replace, os.link
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(Path, "replace", lambda self, to: (events.append(f"name {to.name}"), replace_file(self, to))[1])
+    monkeypatch.setattr(os, "link", lambda old, new: (events.append(f"name {new.name}"), link(old, new))[1])
+    claim = claim_shard(store, 0, 0)
+    assert claim is not None
+    commit_shard(store, claim, make_block(SMALL, 0, 0))
+    names = [i for i, event in enumerate(events) if event.startswith("name ")]
+    assert len(names) == 7  # claim, five arrays, commit
+    for i in names:
+        assert "sync data" in events[max(0, i - 4) : i] and events[i + 1].startswith("sync ")
+    assert events[-2:] == ["name 0000.00000.json", "sync commits"]
+    assert "sync index/c/0/0" in events and "sync index/c/0" in events and "sync index" in events
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

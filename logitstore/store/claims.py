@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
-from logitstore.errors import ClaimLostError
+from logitstore.errors import ClaimLostError, DamagedError
 from logitstore.store.checksums import canonical_json
 from logitstore.store.commits import shard_name
 from logitstore.store.layout import COMMITS
@@ -159,9 +159,13 @@ def sweep(objects: LocalObjects, is_done: Callable[[str], bool]) -> None:
 def _read(objects: LocalObjects, key: str) -> Holder | None:
     try:
         content = json.loads(objects.get(key))
+        return Holder(key=key, token=content.pop("token"), owner=Owner(**content))
     except FileNotFoundError:
         return None
-    return Holder(key=key, token=content.pop("token"), owner=Owner(**content))
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise DamagedError(
+            f"The claim {objects.root}/{key} cannot be read; delete it if no process is working on this store."
+        ) from exc
 
 
 def _is_gone(objects: LocalObjects, holder: Holder, silence_limit_s: float) -> bool:

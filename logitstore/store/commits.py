@@ -79,20 +79,24 @@ class Commit:
             raise DamagedError(f"The commit {where} is not JSON any more; restore it from a copy.") from exc
         if not isinstance(document, dict) or not is_intact(document, exclude=_NOT_IN_CHECKSUM):
             raise DamagedError(f"The commit {where} was altered: it differs from its own checksum.")
-        if (document["epoch"], document["shard"]) != (epoch, shard):
+        if (document.get("epoch"), document.get("shard")) != (epoch, shard):
             raise DamagedError(
-                f"The commit {where} is of epoch {document['epoch']}, shard {document['shard']}: shards were swapped."
+                f"The commit {where} is of epoch {document.get('epoch')}, shard {document.get('shard')}: "
+                "shards were swapped."
             )
-        if document["store_id"] != store_id:
-            raise DamagedError(f"The commit {where} belongs to another store, {document['store_id'][:12]}.")
-        return cls(
-            store_id=store_id,
-            epoch=epoch,
-            shard=shard,
-            objects={name: StoredObject(**values) for name, values in document["objects"].items()},
-            info=document["info"],
-            **document["counts"],
-        )
+        if document.get("store_id") != store_id:
+            raise DamagedError(f"The commit {where} belongs to another store, {document.get('store_id')}.")
+        try:
+            return cls(
+                store_id=store_id,
+                epoch=epoch,
+                shard=shard,
+                objects={name: StoredObject(**values) for name, values in document["objects"].items()},
+                info=document["info"],
+                **document["counts"],
+            )
+        except (TypeError, KeyError, AttributeError) as exc:
+            raise DamagedError(f"The commit {where} lacks what a commit of this format has: {exc}.") from exc
 
 
 def shard_name(epoch: int, shard: int) -> str:

@@ -282,14 +282,15 @@ class Store:
 
 def check_object(expected: StoredObject, data: bytes, *, where: str) -> None:
     """Raise DamagedError unless these are the bytes that were committed."""
-    if len(data) != expected.size:
-        kind = "truncated" if len(data) < expected.size else "too long"
-        raise DamagedError(f"{where} is {kind}: {len(data)} bytes, committed were {expected.size}.")
-    if (found := StoredObject.of(data)) != expected:
-        raise DamagedError(
-            f"{where} was altered: its CRC-32C is {found.crc32c}, committed was {expected.crc32c}. "
-            "Restore it from a copy, or delete its commit and run `logitstore dump` again."
-        )
+    if (found := StoredObject.of(data)) == expected:
+        return
+    if found.size < expected.size:
+        what = f"is truncated or of another shard: {found.size} bytes, committed were {expected.size}"
+    elif found.size > expected.size:
+        what = f"is too long: {found.size} bytes, committed were {expected.size}"
+    else:
+        what = f"was altered: its CRC-32C is {found.crc32c}, committed was {expected.crc32c}"
+    raise DamagedError(f"{where} {what}. Restore it from a copy, or delete its commit and run `logitstore dump` again.")
 
 
 def _array_document(objects: LocalObjects, name: str, checksums: dict[str, str]) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from logitstore.errors import DamagedError, IncompleteError
-from logitstore.store.commits import Commit
+from logitstore.store.commits import Commit, commit_key
 from logitstore.store.layout import COMMITS, METADATA, array_layouts, metadata_documents
 from logitstore.store.reader import Store, check_object, open_store
 
@@ -129,9 +129,11 @@ def _check_strays(store: Store, missing: set[tuple[int, int]], findings: _Findin
             for shard in range(store.num_shards):
                 target = pending if (epoch, shard) in missing else expected
                 target.add(layout.key(epoch, shard))
-    commits = {f"{COMMITS}/{name}" for name in store.objects.list(COMMITS)}
+    expected |= {commit_key(epoch, shard) for epoch, shard in store.committed()}
     for key, _ in store.objects.walk():
         if key in pending:
             findings.notes.append(f"{store.path}/{key} has no commit and does not count.")
-        elif key not in expected and key not in commits:
+        elif key.startswith(f"{COMMITS}/") and ".claim" in key:
+            findings.notes.append(f"{store.path}/{key}: a process is writing this shard, or was killed while it did.")
+        elif key not in expected:
             findings.notes.append(f"{store.path}/{key} does not belong to the store.")

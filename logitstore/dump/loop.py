@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Self
 
 from logitstore.dump.config import DumpConfig, DumpResult
 from logitstore.dump.producer import Producer
 from logitstore.errors import ClaimLostError
-from logitstore.progress import ProgressFactory, start
+from logitstore.progress import Progress, ProgressFactory, start
 from logitstore.signals import stop_requests
-from logitstore.store import Claim, Store, claim_shard, commit_shard
+from logitstore.store import Claim, Commit, ShardBlock, Store, claim_shard, commit_shard
 from logitstore.store.claims import claim_key, read_chain
 
 
@@ -36,42 +39,80 @@ def dump(config: DumpConfig, progress: ProgressFactory | None = None) -> DumpRes
     wanted = [(epoch, shard) for epoch in epochs for shard in range(store.num_shards)]
     total = _num_records(store, wanted)
     missing = [pair for pair in wanted if not store.is_committed(*pair)]
-    made, stored_bytes, skipped = [], 0, 0
     with (
         start(progress, total, "img", "dump", done=total - _num_records(store, missing)) as bar,
         producer.threads(),
         stop_requests() as stop,
     ):
-        for claim in _claims(store, missing):
-            with claim:
-                block = producer.make_shard(claim.epoch, claim.shard, bar, stop)
-                if block is None:
+        with _Writer(store, bar) as writer:
+            for claim in _claims(store, missing):
+                with ExitStack() as held:
+                    held.enter_context(claim)
+                    block = producer.make_shard(claim.epoch, claim.shard, bar, stop)
+                    if block is None:
+                        break
+                    writer.commit(claim, block)
+                    held.pop_all()  # the writer gives the claim back
+                if stop.signum is not None:
                     break
-                try:
-                    commit = commit_shard(store, claim, block)
-                except ClaimLostError as error:
-                    bar.say(str(error))
-                    continue
-            made.append((claim.epoch, claim.shard))
-            skipped += commit.skipped
-            stored_bytes += sum(stored.size for stored in commit.objects.values())
-            bar.advance(0, **{"B/record": f"{stored_bytes / _num_records(store, made):.1f}"})
-            if stop.signum is not None:
-                break
         seconds = bar.seconds
     stop.obey()
-    records = _num_records(store, made)
     left = [pair for pair in missing if not store.is_committed(*pair)]
     return DumpResult(
         store=str(store.path),
         complete=not left,
-        shards=len(made),
-        records=records,
-        skipped=skipped,
-        images_per_second=records / max(seconds, 1e-9),
+        shards=writer.shards,
+        records=writer.records,
+        skipped=writer.skipped,
+        images_per_second=writer.records / max(seconds, 1e-9),
         bytes_per_record=store.info()["bytes_per_record"],
         in_progress=tuple(_holder(store, *pair) for pair in left),
     )
+
+
+class _Writer:
+    """Commits one shard in a thread of its own while the next one is made. A context manager.
+
+    Leaving it waits for the last commit, also when the next shard failed.
+    """
+
+    def __init__(self, store: Store, bar: Progress) -> None:
+        self.shards = self.records = self.skipped = 0
+        self._bytes = 0
+        self._store, self._bar = store, bar
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="logitstore-writer")
+        self._pending: Future[Commit | None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown(wait=True)
+        if kind is None:
+            self._settle()
+
+    def commit(self, claim: Claim, block: ShardBlock) -> None:
+        """Commit a shard and give its claim back, soon; what went wrong with the one before is raised here."""
+        self._settle()
+        self._pending = self._thread.submit(self._commit, claim, block)
+
+    def _commit(self, claim: Claim, block: ShardBlock) -> Commit | None:
+        with claim:
+            try:
+                return commit_shard(self._store, claim, block)
+            except ClaimLostError as error:
+                self._bar.say(str(error))
+                return None
+
+    def _settle(self) -> None:
+        pending, self._pending = self._pending, None
+        commit = None if pending is None else pending.result()
+        if commit is not None:
+            self.shards += 1
+            self.records += commit.records
+            self.skipped += commit.skipped
+            self._bytes += sum(stored.size for stored in commit.objects.values())
+            self._bar.advance(0, **{"B/record": f"{self._bytes / self.records:.1f}"})
 
 
 def _claims(store: Store, missing: list[tuple[int, int]]) -> Iterator[Claim]:

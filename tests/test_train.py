@@ -140,6 +140,7 @@ def test_a_killed_run_ends_in_the_same_weights(
         process.kill()
         process.wait()
     assert not (out / "model.safetensors").exists()
+    (out / ".checkpoint.pt.1.tmp").write_bytes(b"cut off")
     spy = Spy()
     resumed = train(config(out, store=str(store), checkpoint_steps=2), spy)
     assert any(text.startswith("Resuming at step") for text in spy.said)
@@ -147,6 +148,7 @@ def test_a_killed_run_ends_in_the_same_weights(
     assert resumed.best_checkpoint is not None and unbroken.best_checkpoint is not None
     assert same_weights(resumed.best_checkpoint, unbroken.best_checkpoint)
     assert metrics(out) == metrics(unbroken.out)
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in Path(unbroken.out).iterdir())
 
 
 def test_ctrl_c_saves_and_resumes(store: Path, unbroken: TrainResult, tmp_path: Path) -> None:
@@ -189,6 +191,14 @@ def test_another_configuration_is_refused_and_fresh_starts_anew(store: Path, tmp
     after = load_file(out / "model.safetensors")
     assert not torch.equal(before["classifier.weight"], after["classifier.weight"])
     assert len(metrics(out)) == 7
+
+
+def test_a_folder_of_something_else_is_left_alone(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"a teacher")
+    for fresh in (False, True):
+        with pytest.raises(InputError, match="no training run left there"):
+            train(config(tmp_path, store=str(store), fresh=fresh))
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_a_checkpoint_that_is_none(store: Path, tmp_path: Path) -> None:

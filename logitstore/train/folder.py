@@ -36,14 +36,20 @@ class RunFolder:
         self.weights = path / "model.safetensors"
         self.best_weights = path / "best.safetensors"
         self._checkpoint = path / "checkpoint.pt"
+        self._description = path / "run.yaml"
 
     def load(self, *, fresh: bool) -> dict[str, Any] | None:
         """The state to resume from; None where there is none, or ``fresh`` says to start anew. Writes nothing.
 
         Raises:
             MismatchError: the folder holds a run of another configuration; both are shown where they differ.
-            InputError: the checkpoint cannot be read.
+            InputError: the checkpoint cannot be read, or the folder holds a model of something else.
         """
+        if self.weights.exists() and not self._description.exists():
+            raise InputError(
+                f"{self.path} holds a model that no training run left there, and this run would replace it: choose "
+                "another folder with --out."
+            )
         if fresh or not self._checkpoint.exists():
             return None
         try:
@@ -79,6 +85,8 @@ class RunFolder:
             anew: remove what an earlier run left here, and only that.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        for unfinished in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote
+            unfinished.unlink(missing_ok=True)
         if anew:
             for weights in (self.weights, self.best_weights):
                 for file in (weights, weights.with_suffix(".json")):
@@ -87,7 +95,7 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
         text = as_yaml(self.identity)
-        write_atomically(self.path / "run.yaml", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_atomically(self._description, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint."""

@@ -68,11 +68,12 @@ def train(config: TrainConfig, progress: ProgressFactory | None = None) -> Train
 
 
 def _prepare(config: TrainConfig) -> _Run:
+    student = model_name(config.student)
     recipe = config.effective_recipe()
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     feed = open_feed(config, recipe)
-    drop_path = recipe.drop_path_of(model_name(config.student))
+    drop_path = recipe.drop_path_of(student)
     model = build_model(
         config.student, num_classes=feed.num_classes, size=feed.loader.size, drop_path=drop_path, seed=config.seed
     )
@@ -88,7 +89,7 @@ def _prepare(config: TrainConfig) -> _Run:
         accumulate=config.accumulate,
     )
     identity = {
-        "student": model_name(config.student),
+        "student": student,
         "drop_path": drop_path,
         **feed.identity(),
         "topk": config.topk,

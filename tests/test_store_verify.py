@@ -12,7 +12,7 @@ import pytest
 
 from logitstore.errors import DamagedError, FormatError, IncompleteError, StoreError, StoreNotFoundError
 from logitstore.store import create_store, open_store, verify_store
-from logitstore.store.checksums import canonical_json, seal
+from logitstore.store.checksums import canonical_json, crc32c_hex, seal
 from tests.store_cases import DENSE, SMALL, state, write_shards, write_store
 
 ARRAYS = ("seed/c/1/1", "index/c/1/1/0", "logp/c/1/1/0", "tail/c/1/1", "logz/c/1/1", "witness/c/1/1")
@@ -108,6 +108,17 @@ def test_two_swapped_objects(path: Path, key: str, other: str) -> None:
     report = verify_store(path)
     assert not report.ok and len(report.errors) == 2 and report.records_checked == 600 - 256
     with pytest.raises(DamagedError, match=r"was altered|is truncated or of another shard|is too long"):
+        open_store(path).read(1, 128, 130)
+
+
+def test_a_shard_that_was_committed_damaged(path: Path) -> None:
+    """Right checksum, wrong bytes: what a faulty writer would leave."""
+    file, commit = path / ARRAYS[1], path / "commits/0001.00001.json"
+    flip(file, 30)
+    document = json.loads(commit.read_bytes())
+    document["objects"]["index"]["crc32c"] = crc32c_hex(file.read_bytes())
+    commit.write_bytes(canonical_json(seal(document, exclude=("info",))))
+    with pytest.raises(DamagedError, match="does not decode"):
         open_store(path).read(1, 128, 130)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from logitstore.errors import ClaimLostError, FormatError, InputError, MismatchError, StoreError
 from logitstore.store import Store, claim_shard, commit_shard, create_store, open_store, verify_store
+from logitstore.store.codecs.standard import StandardCodec
 from logitstore.store.layout import metadata_documents
 from logitstore.store.objects import LocalObjects
 from tests.store_cases import DENSE, SMALL, content, make_block, state, write_shards, write_store
@@ -108,6 +109,19 @@ def test_an_interrupted_growth_goes_on_and_harms_no_reader(tmp_path: Path, writt
     create_store(tmp_path / "fresh", larger)
     metadata = {key: digest for key, digest in content(tmp_path / "s").items() if key.endswith("zarr.json")}
     assert metadata == {k: d for k, d in content(tmp_path / "fresh").items() if k.endswith("zarr.json")}
+
+
+def test_a_store_encoded_otherwise_is_read_but_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+    with monkeypatch.context() as patch:
+        patch.setattr(StandardCodec, "pipeline", lambda self, array, dtype: plain)
+        write_store(tmp_path / "s")
+    before = state(tmp_path / "s")
+    with pytest.raises(FormatError, match="only the program that began it"):
+        create_store(tmp_path / "s", replace(SMALL, num_epochs=3))
+    assert verify_store(tmp_path / "s").ok
+    assert np.array_equal(open_store(tmp_path / "s").block(1, 2).index, make_block(SMALL, 1, 2).index)
+    assert state(tmp_path / "s") == before
 
 
 def test_many_creators_at_once_make_one_store(tmp_path: Path) -> None:

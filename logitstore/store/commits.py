@@ -1,4 +1,4 @@
-"""Commits: the small JSON objects, written last, that make shards exist."""
+"""Commits: the small JSON objects, written last, that make shards exist; and reading what they vouch for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Self
 from logitstore.errors import DamagedError
 from logitstore.store.checksums import canonical_json, crc32c_hex, is_intact, seal
 from logitstore.store.layout import COMMITS
+from logitstore.store.objects import LocalObjects
 
 _COMMIT_NAME = re.compile(r"(\d{4,})\.(\d{5,})\.json")
 _NOT_IN_CHECKSUM = ("info",)
@@ -97,6 +98,29 @@ class Commit:
             )
         except (TypeError, KeyError, AttributeError) as exc:
             raise DamagedError(f"The commit {where} lacks what a commit of this format has: {exc}.") from exc
+
+
+def read_object(objects: LocalObjects, key: str, expected: StoredObject) -> bytes:
+    """The bytes of a committed object.
+
+    Raises:
+        DamagedError: it is missing, or not what was committed.
+    """
+    where = f"{objects.root}/{key}"
+    remedy = "Restore it from a copy, or delete its commit and run `logitstore dump` again."
+    try:
+        data = objects.get(key)
+    except FileNotFoundError as exc:
+        raise DamagedError(f"{where} is missing although its shard was committed. {remedy}") from exc
+    if (found := StoredObject.of(data)) == expected:
+        return data
+    if found.size < expected.size:
+        what = f"is truncated or of another shard: {found.size} bytes, committed were {expected.size}"
+    elif found.size > expected.size:
+        what = f"is too long: {found.size} bytes, committed were {expected.size}"
+    else:
+        what = f"was altered: its CRC-32C is {found.crc32c}, committed was {expected.crc32c}"
+    raise DamagedError(f"{where} {what}. {remedy}")
 
 
 def shard_name(epoch: int, shard: int) -> str:

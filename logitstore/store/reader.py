@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,8 @@ from numpy.typing import NDArray
 
 from logitstore.errors import DamagedError, FormatError, IncompleteError, InputError, StoreNotFoundError
 from logitstore.pcg import VisitOrder
-from logitstore.store.commits import Commit, StoredObject, commit_key, parse_commit_name
+from logitstore.store.cache import DecodedShard, ShardCache
+from logitstore.store.commits import Commit, commit_key, parse_commit_name, read_object
 from logitstore.store.layout import COMMITS, METADATA, array_checksum, array_layouts, read_manifest
 from logitstore.store.manifest import WITNESS_EVERY, Manifest
 from logitstore.store.objects import LocalObjects
@@ -74,9 +73,7 @@ class Store:
         self.documents = documents
         self.coder = ShardCoder(manifest, documents)
         self._layouts = array_layouts(manifest)
-        self._cache_bytes = cache_bytes
-        self._cache: OrderedDict[tuple[int, int], ShardBlock] = OrderedDict()
-        self._lock = threading.Lock()
+        self.cache = ShardCache(self._load, cache_bytes)
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -180,14 +177,14 @@ class Store:
         if topk is not None and topk < 1:
             raise InputError(f"topk must be at least 1, got {topk}.")
         parts = [
-            {name: array[low:high] for name, array in self.block(epoch, shard).arrays().items() if name != "witness"}
+            {name: array[low:high] for name, array in self.cache.get(epoch, shard).by_position().items()}
             for shard, low, high in self._spans(epoch, start, stop)
         ]
         joined = parts[0] if len(parts) == 1 else {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
         index, prob, tail = decode_records(joined["index"], joined["logp"], joined["tail"], topk=topk)
         kept = kept_counts(index)
         return Records(
-            sample=self.order(epoch).samples(np.arange(start, stop)),
+            sample=joined["sample"].copy(),
             seed=joined["seed"].copy(),
             index=index,
             prob=prob,
@@ -209,20 +206,7 @@ class Store:
 
     def block(self, epoch: int, shard: int) -> ShardBlock:
         """One shard's arrays as they are stored, checked against its commit; do not write to them."""
-        with self._lock:
-            if (block := self._cache.get((epoch, shard))) is not None:
-                self._cache.move_to_end((epoch, shard))
-                return block
-            block = self._load(epoch, shard)
-            self._cache[epoch, shard] = block
-            while len(self._cache) > 1 and self.cached_bytes > self._cache_bytes:
-                self._cache.popitem(last=False)
-            return block
-
-    @property
-    def cached_bytes(self) -> int:
-        """Memory that decoded shards take now."""
-        return sum(block.nbytes for block in self._cache.values())
+        return self.cache.get(epoch, shard).block
 
     def info(self) -> dict[str, Any]:
         """What the store is and how much of it is there, as JSON values."""
@@ -266,31 +250,18 @@ class Store:
             first = shard * size
             yield shard, max(start - first, 0), min(stop - first, size)
 
-    def _load(self, epoch: int, shard: int) -> ShardBlock:
+    def _load(self, epoch: int, shard: int) -> DecodedShard:
         commit = self.commit(epoch, shard)
         arrays = {}
         for name, layout in self._layouts.items():
             key = layout.key(epoch, shard)
+            data = read_object(self.objects, key, commit.objects[name])
             try:
-                data = self.objects.get(key)
-            except FileNotFoundError as exc:
-                raise DamagedError(f"{self.path}/{key} is missing although its shard was committed.") from exc
-            check_object(commit.objects[name], data, where=f"{self.path}/{key}")
-            arrays[name] = self.coder.decode(name, epoch, shard, data)
-        return ShardBlock(**arrays)
-
-
-def check_object(expected: StoredObject, data: bytes, *, where: str) -> None:
-    """Raise DamagedError unless these are the bytes that were committed."""
-    if (found := StoredObject.of(data)) == expected:
-        return
-    if found.size < expected.size:
-        what = f"is truncated or of another shard: {found.size} bytes, committed were {expected.size}"
-    elif found.size > expected.size:
-        what = f"is too long: {found.size} bytes, committed were {expected.size}"
-    else:
-        what = f"was altered: its CRC-32C is {found.crc32c}, committed was {expected.crc32c}"
-    raise DamagedError(f"{where} {what}. Restore it from a copy, or delete its commit and run `logitstore dump` again.")
+                arrays[name] = self.coder.decode(name, epoch, shard, data)
+            except (ValueError, RuntimeError) as exc:
+                raise DamagedError(f"{self.path}/{key} is what was committed, but does not decode: {exc}") from exc
+        sample = self.order(epoch).samples(np.arange(*self.shard_range(shard)))
+        return DecodedShard(block=ShardBlock(**arrays), sample=sample)
 
 
 def _array_document(objects: LocalObjects, name: str, checksums: dict[str, str]) -> bytes:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from logitstore.errors import DamagedError, IncompleteError
-from logitstore.store.commits import Commit, commit_key
+from logitstore.store.commits import Commit, commit_key, read_object
 from logitstore.store.layout import COMMITS, METADATA, array_layouts, metadata_documents
-from logitstore.store.reader import Store, check_object, open_store
+from logitstore.store.reader import Store, open_store
 
 Progress = Callable[[int, int], None]
 
@@ -86,15 +87,19 @@ def verify_store(path: str | os.PathLike[str], progress: Progress | None = None)
 
 def _check_metadata(store: Store, findings: _Findings) -> None:
     """``open_store`` has compared manifest and arrays with their checksums; here the rest: copies and extents."""
-    for key, data in metadata_documents(store.manifest).items():
-        if not store.objects.exists(key):
-            findings.errors.append(f"{store.path}/{key} is missing.")
-        elif store.objects.get(key) != data:
-            where = f"{store.path}/{key}"
-            if key == METADATA:
-                findings.errors.append(f"{where}: the consolidated metadata differs from that of the arrays.")
-            else:
-                findings.notes.append(f"{where} is not what the manifest implies; `logitstore dump` again rewrites it.")
+    if not store.objects.exists(f"{COMMITS}/{METADATA}"):
+        findings.errors.append(f"{store.path}/{COMMITS}/{METADATA} is missing; restore it from a copy.")
+    group = json.loads(store.objects.get(METADATA))
+    copies = group.get("consolidated_metadata", {}).get("metadata", {})
+    for name, data in store.documents.items():
+        document = json.loads(data)
+        extent = [store.num_epochs, *document["shape"][1:]]
+        if copies.get(name) != {**document, "shape": extent}:
+            where = f"{store.path}/{METADATA}"
+            findings.errors.append(f"{where}: the consolidated metadata differs from that of the array {name}.")
+        if document["shape"] != extent:
+            where = f"{store.path}/{name}/{METADATA}"
+            findings.notes.append(f"{where}: the store was being extended; `logitstore dump` again completes that.")
 
 
 def _check_shard(store: Store, commit: Commit, findings: _Findings) -> int:
@@ -102,11 +107,8 @@ def _check_shard(store: Store, commit: Commit, findings: _Findings) -> int:
     before = len(findings.errors)
     for name, layout in array_layouts(store.manifest).items():
         key = layout.key(commit.epoch, commit.shard)
-        where = f"{store.path}/{key}"
         try:
-            check_object(commit.objects[name], store.objects.get(key), where=where)
-        except FileNotFoundError:
-            findings.errors.append(f"{where} is missing although its shard was committed.")
+            read_object(store.objects, key, commit.objects[name])
         except DamagedError as exc:
             findings.errors.append(str(exc))
     start, stop = store.shard_range(commit.shard)

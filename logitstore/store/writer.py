@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 from logitstore.errors import ClaimLostError, FormatError, InputError
 from logitstore.store.claims import Claim, acquire, claim_key, sweep
 from logitstore.store.commits import Commit, StoredObject
-from logitstore.store.layout import COMMITS, METADATA, array_layouts, metadata_documents
+from logitstore.store.layout import COMMITS, METADATA, array_checksum, array_layouts, metadata_documents
 from logitstore.store.manifest import Manifest
 from logitstore.store.objects import LocalObjects
 from logitstore.store.owner import this_process
@@ -137,9 +138,21 @@ def _is_current(objects: LocalObjects, manifest: Manifest) -> bool:
         return False
     store = open_store(objects.root)
     store.manifest.require_same(manifest, where=str(objects.root))
+    _require_our_layout(store)
     if store.num_epochs < manifest.num_epochs:
         return False
     return all(objects.get(key) == data for key, data in metadata_documents(store.manifest).items())
+
+
+def _require_our_layout(store: Store) -> None:
+    """Refuse to rewrite the metadata of arrays whose shards this version would encode in another way."""
+    for name, layout in array_layouts(store.manifest).items():
+        ours = layout.document(store.num_epochs, store.manifest.codec)
+        if array_checksum(ours) != array_checksum(json.loads(store.documents[name])):
+            raise FormatError(
+                f"The array {name} of {store.path} is encoded otherwise than this logitstore would; "
+                "it can be read, but only the program that began it can continue it."
+            )
 
 
 def _write_metadata(objects: LocalObjects, manifest: Manifest, claim: Claim) -> None:

@@ -142,7 +142,7 @@ def main() -> None:
 @option("--freeze-backbone", is_flag=True, help="Train the classifier alone.")
 @option("--epochs", type=count, help="Passes over the data.  [default: 12 on digits, else 30]")
 @option("--warmup-epochs", default=1.0, help="Length of the linear warm-up, at most a fifth of the run.")
-@option("--lr", type=float, help="Peak learning rate.  [default: 1e-3; 1e-4 for pretrained weights not frozen]")
+@option("--lr", type=float, help="Peak learning rate.  [default: 5e-4; 1e-4 from given weights; 1e-3 frozen]")
 @option("--weight-decay", default=0.05, help="AdamW's decoupled decay.")
 @option("--drop-path", default=0.1, help="Rate of stochastic depth, for models that have it.")
 @option("--label-smoothing", default=0.0, help="Mass of the label spread over all classes.")

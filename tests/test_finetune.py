@@ -222,7 +222,7 @@ def test_settings_are_validated(changes: dict[str, Any], message: str) -> None:
 
 def test_defaults_follow_the_data_and_the_start() -> None:
     digits, real = FinetuneConfig(teacher="swin_t"), FinetuneConfig(teacher="swin_t", data="pets")
-    assert (digits.uses_tag, digits.num_epochs, digits.rate) == (False, 12, 1e-3)
+    assert (digits.uses_tag, digits.num_epochs, digits.rate) == (False, 12, 5e-4)
     assert (real.uses_tag, real.num_epochs, real.rate) == (True, 30, 1e-4)
     assert FinetuneConfig(teacher="swin_t", data="pets", freeze_backbone=True).rate == 1e-3
 

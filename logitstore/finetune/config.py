@@ -29,7 +29,7 @@ class FinetuneConfig:
     warmup_epochs: float = 1.0
     """Length of the linear warm-up, at most a fifth of the run."""
     lr: float | None = None
-    """Peak learning rate; None is 1e-3, and 1e-4 for pretrained weights that are not frozen."""
+    """Peak learning rate; None is 5e-4 from random weights, 1e-4 from given ones, 1e-3 for the classifier alone."""
     weight_decay: float = 0.05
     """AdamW's decoupled decay; never on 1-D parameters, biases and attention biases."""
     drop_path: float = 0.1
@@ -100,7 +100,11 @@ class FinetuneConfig:
     @property
     def rate(self) -> float:
         """``lr``, or the default for the kind of start."""
-        return self.lr or (1e-4 if self.starts_from_weights and not self.freeze_backbone else 1e-3)
+        if self.lr is not None:
+            return self.lr
+        if self.freeze_backbone:
+            return 1e-3
+        return 1e-4 if self.starts_from_weights else 5e-4
 
 
 @dataclass(frozen=True, kw_only=True)

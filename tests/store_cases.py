@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,6 +16,7 @@ import numpy as np
 
 from logitstore.pcg import VisitOrder, pcg32_hash, view_seeds
 from logitstore.store import Manifest, ShardBlock, Store, claim_shard, commit_shard, create_store
+from logitstore.store.owner import Owner, this_process
 from logitstore.store.records import quantise
 
 SMALL = Manifest(
@@ -98,3 +101,12 @@ def content(path: Path) -> dict[str, Any]:
 def state(path: Path) -> dict[str, tuple[int, int]]:
     """Size and time of every file and folder: equal before and after what must not write."""
     return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(path.rglob("*"))}
+
+
+def killed_process() -> Owner:
+    """A process of this host that ran and was killed."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    started = Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    child.kill()
+    child.wait()
+    return replace(this_process(), pid=child.pid, started=started)

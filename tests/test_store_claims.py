@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,8 +17,8 @@ from logitstore.store import Store, claim_shard, commit_shard, create_store, tid
 from logitstore.store import claims as claims_module
 from logitstore.store.checksums import canonical_json
 from logitstore.store.claims import Claim, acquire, claim_key, read_chain
-from logitstore.store.owner import Owner, is_running, this_process
-from tests.store_cases import SMALL, content, make_block, write_shards
+from logitstore.store.owner import Owner, this_process
+from tests.store_cases import SMALL, content, killed_process, make_block, write_shards
 
 KEY = claim_key(0, 0)
 
@@ -33,11 +31,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture(scope="module")
 def dead() -> Owner:
     """A process of this host that was killed."""
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    started = Path(f"/proc/{child.pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    child.kill()
-    child.wait()
-    return replace(this_process(), pid=child.pid, started=started)
+    return killed_process()
 
 
 def plant(store: Store, owner: Owner, *, token: str = "a" * 32, key: str = KEY) -> None:
@@ -254,15 +248,15 @@ def test_tidy_removes_what_the_dead_left(store: Store, dead: Owner) -> None:
     plant(store, dead, key="commits/manifest.claim")
     orphan = f"commits/tmp.{dead.host_digest}.{dead.pid}.{dead.started}.00"
     alive = f"commits/tmp.{this_process().host_digest}.{os.getpid()}.{this_process().started}.00"
-    distant = "commits/tmp.00000000.1.1.00"
-    for key in (orphan, alive, distant):
+    distant, foreign = "commits/tmp.00000000.1.1.00", "commits/tmp.backup"
+    for key in (orphan, alive, distant, foreign):
         (store.path / key).write_bytes(b"half")
     tidy(store)
     expected = [f"0000.0000{i}.json" for i in range(3)]
-    assert sorted(files(store)) == sorted([*expected, Path(alive).name, Path(distant).name])
+    assert sorted(files(store)) == sorted([*expected, *(Path(key).name for key in (alive, distant, foreign))])
     os.utime(store.path / distant, (1, 1))
     tidy(store)
-    assert sorted(files(store)) == sorted([*expected, Path(alive).name])
+    assert sorted(files(store)) == sorted([*expected, Path(alive).name, Path(foreign).name])
 
 
 def test_an_unreadable_claim_is_one_sentence(store: Store) -> None:
@@ -275,33 +269,6 @@ def test_tidy_leaves_living_claims_alone(store: Store) -> None:
     with claim_shard(store, 0, 0) as claim:  # type: ignore[union-attr]
         tidy(store)
         assert claim.is_held()
-
-
-class TestOwner:
-    """Who is alive."""
-
-    def test_this_process_runs(self) -> None:
-        me = this_process()
-        assert me.pid == os.getpid() and is_running(me.pid, me.started) and not me.is_dead()
-
-    def test_a_killed_process_is_dead(self, dead: Owner) -> None:
-        assert dead.is_dead()
-
-    def test_a_zombie_is_dead(self) -> None:
-        child = subprocess.Popen([sys.executable, "-c", ""])
-        try:
-            deadline = time.monotonic() + 20
-            while is_running(child.pid, "") and time.monotonic() < deadline:
-                time.sleep(0.02)
-            assert not is_running(child.pid, "")
-        finally:
-            child.wait()
-
-    def test_nothing_is_certain_about_another_host(self) -> None:
-        assert not elsewhere().is_dead()
-
-    def test_the_first_process_runs_and_belongs_to_root(self) -> None:
-        assert is_running(1, "")
 
 
 def _race(store: Store, contenders: int) -> list[Claim]:

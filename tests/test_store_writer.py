@@ -81,6 +81,13 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) ->
     assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
 
 
+def test_a_file_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("dear")
+    with pytest.raises(FormatError, match="is a file"):
+        create_store(tmp_path / "s", SMALL)
+    assert (tmp_path / "s").read_text() == "dear"
+
+
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     assert create_store(tmp_path, SMALL).num_shards == 3
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from logitstore.errors import StoreError
 from logitstore.store.owner import is_running, this_process
 
 _SCRATCH_PREFIX = "tmp"
+_SCRATCH_NAME = re.compile(rf"{_SCRATCH_PREFIX}\.(?P<host>\w+)\.(?P<pid>\d+)\.(?P<started>\w*)\.\w+")
 _FULL = "No space left for {root}; free some and run the same command again."
 _READ_ONLY = "{root} cannot be written to; change its permissions or choose another path."
 _NO_LINKS = "The file system of {root} has no hard links, which claims need; put the store elsewhere."
@@ -48,10 +50,6 @@ class LocalObjects:
     def get(self, key: str) -> bytes:
         """The object's bytes; FileNotFoundError where there is none."""
         return (self.root / key).read_bytes()
-
-    def size(self, key: str) -> int:
-        """The object's length in bytes; FileNotFoundError where there is none."""
-        return (self.root / key).stat().st_size
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
@@ -128,9 +126,11 @@ class LocalObjects:
                     path.unlink()
 
     def _is_orphan(self, path: Path) -> bool:
-        _, host, pid, started, _ = path.name.split(".")
-        if host == this_process().host_digest:
-            return not is_running(int(pid), started)
+        match = _SCRATCH_NAME.fullmatch(path.name)
+        if match is None:
+            return False  # not one of ours
+        if match["host"] == this_process().host_digest:
+            return not is_running(int(match["pid"]), match["started"])
         return self.silence_s(path.relative_to(self.root).as_posix()) > SILENCE_LIMIT_S
 
     def _target(self, key: str) -> Path:

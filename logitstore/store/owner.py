@@ -51,22 +51,22 @@ def is_running(pid: int, started: str) -> bool:
         pass  # it exists and belongs to another user
     now = _started(pid)
     if now is None:
-        return not _PROC.exists()
-    return not started or now == started
+        return True  # it exists, and more is not to be known
+    return now != _ZOMBIE and (not started or now == started)
 
 
-_PROC = Path("/proc/self/stat")
+_ZOMBIE = "zombie"
 
 
 def _started(pid: int) -> str | None:
-    """Start time of a running process, in clock ticks after boot; None for a zombie or where /proc does not tell."""
+    """Start time of a process, in clock ticks after boot; None where /proc is absent or hides it."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     # The second field, the command in brackets, may hold spaces and brackets itself; state is field 3, start time 22.
     fields = stat[stat.rindex(")") + 2 :].split()
-    return None if fields[0] in "ZX" else fields[19]
+    return _ZOMBIE if fields[0] in "ZX" else fields[19]
 
 
 def _host() -> str:

@@ -126,7 +126,9 @@ def _put_objects(store: Store, claim: Claim, block: ShardBlock, info: Mapping[st
 
 
 def _require_ours(objects: LocalObjects, manifest: Manifest) -> None:
-    """Refuse a folder with anything in it that an interrupted creation would not have left."""
+    """Refuse a file, or a folder with anything in it that an interrupted creation would not have left."""
+    if objects.root.exists() and not objects.root.is_dir():
+        raise FormatError(f"{objects.root} is a file, not a folder. Choose another path.")
     ours = {COMMITS, METADATA, *array_layouts(replace(manifest, logz=True))}
     if strange := [name for name in objects.list() if name not in ours]:
         raise FormatError(f"{objects.root} is not empty and no store: it holds {strange[0]}. Choose another path.")

@@ -19,7 +19,7 @@ from logitstore.finetune.config import FinetuneConfig, FinetuneResult
 from logitstore.finetune.learner import Learner, check_loss
 from logitstore.images import ImageSet, open_images
 from logitstore.loader import ViewLoader
-from logitstore.models import backbone_weights, build_model, default_preprocessing, model_name, pretrained_model
+from logitstore.models import backbone_weights, build_model, model_name, own_preprocessing, pretrained_model
 from logitstore.progress import Progress, ProgressFactory, start
 from logitstore.scoring import score
 from logitstore.views import ViewSpec, check_transform, view_spec
@@ -27,7 +27,6 @@ from students import build_arguments
 from students.recipes import Recipe
 
 _CHECKED_IMAGES = 8  # on which a user's own transform is tried
-_SMALL = 64  # up to this side evaluation views are not cropped: there is no margin to cut
 _LEAST_CROP = 0.6  # of the area, where an image must not be flipped: characters lose their meaning in small pieces
 
 
@@ -184,14 +183,13 @@ def _prepare(
         workers=workers,
         drop_last=True,
     )
-    preprocessing = default_preprocessing(model)
     return _Run(
         config=config,
         images=images,
         validation=_open_validation(config, images),
         loader=loader,
         recipe=_recipe(config, loader),
-        preprocessing=replace(preprocessing, crop_pct=1.0) if size <= _SMALL else preprocessing,
+        preprocessing=own_preprocessing(model, size),
         device=device,
         dtype=dtype,
         workers=workers,

@@ -19,7 +19,7 @@ from logitstore.cards import Accuracy, Card, run_folder, save_model
 from logitstore.device import dtype_name, resolve_device, resolve_dtype, usable_cores
 from logitstore.errors import NonFiniteError
 from logitstore.loader import Batch
-from logitstore.models import build_model, default_preprocessing, model_name
+from logitstore.models import build_model, model_name, own_preprocessing
 from logitstore.progress import Progress, ProgressFactory, start
 from logitstore.scoring import score
 from logitstore.signals import StopRequest, stop_requests
@@ -81,7 +81,7 @@ def _prepare(config: TrainConfig) -> _Run:
         model,
         hard_label_loss(recipe.label_smoothing) if feed.store is None else soft_target_loss,
         recipe,
-        preprocessing=default_preprocessing(model),
+        preprocessing=own_preprocessing(model, feed.loader.size),
         steps_per_epoch=feed.steps_per_epoch,
         seed=config.seed,
         device=device,

@@ -131,6 +131,12 @@ def test_floating_point_does_not_decode(tmp_path: Path) -> None:
         open_images(str(tmp_path)).pixels(0)
 
 
+def test_the_reason_is_pillows(tmp_path: Path) -> None:
+    (tmp_path / "zeros.jpg").write_bytes(b"\xff\xd8\xff" + bytes(40) + b"\xff\xd9")
+    with pytest.raises(DecodeError, match=r"zeros\.jpg of .* does not decode \(cannot identify image file\)"):
+        open_images(str(tmp_path)).pixels(0)
+
+
 def test_first_frame_counts() -> None:
     frames = [Image.fromarray(picture(6, 6, seed)).quantize(8) for seed in range(2)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -104,22 +106,32 @@ def open_npz(path: Path, split: str, *, whole: bool) -> ArrayImages:
     """``images``, and if present ``labels`` and ``class_names`` or ``label_names``, of a ``.npz`` file."""
     if split != "train" and not whole:
         raise DataError(f"{path} has no {split} split: name a second .npz file with --val-data.")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in ("images", "labels", "class_names", "label_names") if key in file}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read ({error}): save plain arrays with numpy.savez.") from error
+    arrays = _read_npz(path)
     images, labels = arrays.get("images"), arrays.get("labels")
     if images is None or images.dtype != np.uint8 or not _is_image_shape(images.shape):
         found = "no images" if images is None else f"images {images.dtype} {list(images.shape)}"
         raise DataError(f"{path} has {found}: it must have images of type uint8, [N, H, W] or [N, H, W, 3].")
     names = arrays.get("class_names", arrays.get("label_names"))
+    if names is not None and names.ndim != 1:
+        raise DataError(f"{path} has class names of shape {list(names.shape)}: they must be a list, a name a class.")
     class_names = None if names is None else [str(name) for name in names.tolist()]
     if labels is not None:
         _check_labels(path, labels, len(images), class_names)
     if images.shape[-1] == 1 and images.ndim == 4:
         images = images[..., 0]
     return ArrayImages(images, name=path.stem, split=split, labels=labels, class_names=class_names)
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array without a name")
+        with file:
+            return {key: file[key] for key in ("images", "labels", "class_names", "label_names") if key in file}
+    # RuntimeError: encrypted, or compressed by a method that Python does not know.
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}): save plain arrays with numpy.savez.") from error
 
 
 def _is_image_shape(shape: tuple[int, ...]) -> bool:
@@ -132,6 +144,8 @@ def _check_labels(path: Path, labels: NDArray[np.generic], count: int, class_nam
             f"{path} has labels {labels.dtype} {list(labels.shape)}: they must be whole numbers, one for each of the "
             f"{count} images."
         )
+    if count == 0:  # which has a message of its own
+        return
     low, high = int(labels.min()), int(labels.max())  # type: ignore[call-overload]
     if low < 0 or (class_names is not None and high >= len(class_names)):
         bound = "" if class_names is None else f" and below {len(class_names)}, the number of class names"

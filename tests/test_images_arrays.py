@@ -86,11 +86,13 @@ IMAGES = np.zeros((3, 4, 4, 3), np.uint8)
         ({"images": IMAGES.astype(np.float32)}, r"images float32 \[3, 4, 4, 3\]"),
         ({"images": IMAGES.transpose(0, 3, 1, 2)}, r"images uint8 \[3, 3, 4, 4\]"),
         ({"images": IMAGES[:0]}, "holds no images"),
+        ({"images": IMAGES[:0], "labels": np.arange(0)}, "holds no images"),
         ({"images": np.array([IMAGES[0], IMAGES[0, :2]], dtype=object)}, "cannot be read"),
         ({"images": IMAGES, "labels": np.arange(2)}, "one for each of the 3 images"),
         ({"images": IMAGES, "labels": np.eye(3)}, "whole numbers"),
         ({"images": IMAGES, "labels": np.array([0, -1, 0])}, "at least 0"),
         ({"images": IMAGES, "labels": np.arange(3), "label_names": ["a", "b"]}, "below 2"),
+        ({"images": IMAGES, "labels": np.arange(3), "label_names": 3}, "must be a list"),
     ],
 )
 def test_unusable_npz_is_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
@@ -106,12 +108,28 @@ def test_npz_has_no_splits(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"PK no zip file")
     with pytest.raises(DataError, match="cannot be read"):
         open_images(str(tmp_path / "bad.npz"))
+    np.save(tmp_path / "one.npy", IMAGES)
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    with pytest.raises(DataError, match="one array without a name"):
+        open_images(str(tmp_path / "one.npz"))
 
 
 @pytest.mark.parametrize("data", ["wds/imagenet", "tfds/mnist", "hfids/some/set", "WDS/x"])
 def test_streams_are_refused(data: str) -> None:
     with pytest.raises(DataError, match=r"is a stream, .* unpack it into an image folder"):
         open_images(data)
+
+
+def test_readers_do_not_write_to_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def create(*arguments: object, **options: object) -> SimpleNamespace:
+        print("Files already downloaded and verified")
+        return SimpleNamespace(data=IMAGES, targets=[0, 1, 1], classes=["cat", "dog"])
+
+    monkeypatch.setattr("timm.data.create_dataset", create)
+    assert len(open_images("torch/some_set")) == 3
+    assert capsys.readouterr() == ("", "Files already downloaded and verified\n")
 
 
 def test_timm_names_that_do_not_open(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ together with its name or its count.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,8 @@ def _create(name: str, root: str | None, split: str, **options: Any) -> Any:
     from torch.utils.data import IterableDataset
 
     try:
-        dataset = create_dataset(name, root=root, split=split, **options)
+        with contextlib.redirect_stdout(sys.stderr):  # readers talk, and standard output belongs to results
+            dataset = create_dataset(name, root=root, split=split, **options)
     except (Exception, SystemExit) as error:  # a dozen kinds, of five libraries
         text = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"timm cannot open the {split} split of {name} ({text}).") from error

@@ -101,6 +101,15 @@ def test_a_missing_object(path: Path, key: str) -> None:
     damaged(path, f"{key} is missing although its shard was committed")
 
 
+def test_an_object_that_cannot_be_read(path: Path) -> None:
+    (path / ARRAYS[0]).unlink()
+    (path / ARRAYS[0]).mkdir()
+    report = verify_store(path)
+    assert len(report.errors) == 1 and f"{ARRAYS[0]} cannot be read: Is a directory" in report.errors[0]
+    with pytest.raises(DamagedError, match="cannot be read"):
+        open_store(path).read(1, 128, 256)
+
+
 @pytest.mark.parametrize("key", ARRAYS)
 @pytest.mark.parametrize("other", ["1/0", "0/1"])
 def test_two_swapped_objects(path: Path, key: str, other: str) -> None:
@@ -266,6 +275,14 @@ def test_another_format_version(path: Path) -> None:
 def test_metadata_that_is_no_json(path: Path) -> None:
     (path / "zarr.json").write_bytes(b"{")
     whole_store_refused(path, "not JSON", DamagedError)
+
+
+def test_metadata_that_cannot_be_read(path: Path) -> None:
+    (path / "zarr.json").unlink()
+    (path / "zarr.json").mkdir()
+    with pytest.raises(DamagedError, match="cannot be read: Is a directory"):
+        open_store(path)
+    assert "cannot be read" in verify_store(path).errors[0]
 
 
 def test_nothing_to_verify(tmp_path: Path) -> None:

@@ -277,3 +277,9 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeyp
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(StoreError, match="cannot be written to"):
         create_store(tmp_path / "s", SMALL)
+
+
+def test_a_path_below_a_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StoreError, match=r"file/s cannot be made, .* choose another path"):
+        create_store(tmp_path / "file" / "s", SMALL)

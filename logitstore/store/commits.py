@@ -112,6 +112,8 @@ def read_object(objects: LocalObjects, key: str, expected: StoredObject) -> byte
         data = objects.get(key)
     except FileNotFoundError as exc:
         raise DamagedError(f"{where} is missing although its shard was committed. {remedy}") from exc
+    except OSError as exc:  # a failing disk, above all
+        raise DamagedError(f"{where} cannot be read: {exc.strerror}. {remedy}") from exc
     if (found := StoredObject.of(data)) == expected:
         return data
     if found.size < expected.size:

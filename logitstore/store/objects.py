@@ -21,12 +21,16 @@ _SCRATCH_PREFIX = "tmp"
 _SCRATCH_NAME = re.compile(rf"{_SCRATCH_PREFIX}\.(?P<host>\w+)\.(?P<pid>\d+)\.(?P<started>\w*)\.\w+")
 _FULL = "No space left for {root}; free some and run the same command again."
 _READ_ONLY = "{root} cannot be written to; change its permissions or choose another path."
+_NO_FOLDER = "{root} cannot be made, since no folder can be where it should lie; choose another path."
 _NO_LINKS = "The file system of {root} has no hard links, which claims need; put the store elsewhere."
 _REFUSALS = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
     errno.EACCES: _READ_ONLY,
     errno.EROFS: _READ_ONLY,
+    errno.EEXIST: _NO_FOLDER,
+    errno.ENOENT: _NO_FOLDER,
+    errno.ENOTDIR: _NO_FOLDER,
     errno.EPERM: _NO_LINKS,
     errno.ENOTSUP: _NO_LINKS,
     errno.ENOSYS: _NO_LINKS,

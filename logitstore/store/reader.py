@@ -279,6 +279,8 @@ def _json(objects: LocalObjects, key: str) -> dict[str, Any] | None:
         document = json.loads(objects.get(key))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as exc:
+        raise DamagedError(f"{objects.root}/{key} cannot be read: {exc.strerror}; restore it from a copy.") from exc
     except ValueError as exc:
         raise DamagedError(f"{objects.root}/{key} is not JSON any more; restore it from a copy.") from exc
     if not isinstance(document, dict):

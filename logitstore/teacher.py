@@ -251,8 +251,11 @@ def _from_function(spec: str, checkpoint: str | Path | None) -> _Found:
     if checkpoint is not None:
         raise ModelError(f"The function {spec} loads its own weights: leave out --checkpoint.")
     function = _import_function(spec)
-    with torch.random.fork_rng(devices=[]):  # making layers draws initial weights, which are then replaced
-        model = function()
+    try:
+        with torch.random.fork_rng(devices=[]):  # making layers draws initial weights, which are then replaced
+            model = function()
+    except Exception as exc:  # whatever the user's function raises
+        raise ModelError(f"The teacher {spec} cannot be made: {type(exc).__name__}: {exc}") from exc
     if not callable(model):
         raise ModelError(f"{spec} returned {type(model).__name__}, which cannot be called with images.")
     state = model.state_dict() if hasattr(model, "state_dict") else None

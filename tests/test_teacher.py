@@ -284,6 +284,7 @@ def plain(): return lambda images: images.mean((2, 3))
 def headless(): return timm.create_model("test_vit", num_classes=0, img_size=32)
 def maps(): return lambda images: images
 def number(): return 3
+def broken(): raise KeyError("weights")
 nothing = 4
 """
 
@@ -318,6 +319,7 @@ class TestFunctions:
             ("headless", "num_classes is 0"),
             ("maps", r"no classifier: for 2 images it gives \[2, 3, 32, 32\]"),
             ("number", "returned int"),
+            ("broken", "cannot be made: KeyError: 'weights'"),
             ("nothing", "no function nothing"),
             ("absent", "no function absent"),
         ],

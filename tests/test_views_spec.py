@@ -108,6 +108,7 @@ YAML_REFUSED = {
     "3: 4": "must be a mapping",
     "a: [": "cannot be read",
     "base: nothing": 'has base "nothing"; use tinyvit',
+    "base: {a: 1}": "has base .*; use tinyvit",
     "transform: os:getcwd": "give it on the command line",
 }
 

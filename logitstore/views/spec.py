@@ -256,7 +256,7 @@ def _from_yaml(path: Path, size: int) -> ViewSpec:
     if values.get("transform") is not None:
         raise ViewError(f"The view spec {path} names a transform; give it on the command line: --view module:function.")
     base = values.pop("base", "crop_flip")
-    if base not in NAMED:
+    if not isinstance(base, str) or base not in NAMED:
         raise ViewError(f'The view spec {path} has base "{base}"; use {" or ".join(NAMED)}.')
     try:
         return ViewSpec.from_dict(NAMED[base](size).to_dict() | values)

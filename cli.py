@@ -75,6 +75,11 @@ class _Commands(click.Group):
             # The reader went away (| head): what is still buffered must not raise again at interpreter exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(141)
+        except OSError as error:
+            # A path that cannot be made, a disk that is full or fails: the system's own words are the sentence.
+            where = error.filename or "a file or a device"
+            say(f"logitstore: {where} cannot be used ({error.strerror or error}); mend it, or name another.")
+            ctx.exit(2)
 
 
 def say(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -134,6 +135,25 @@ def test_interruptions(error: type[BaseException], code: int, monkeypatch: pytes
     result = run("info", "somewhere")
     assert result.exit_code == code
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (FileExistsError(errno.EEXIST, "File exists", "runs/x"), "runs/x cannot be used (File exists)"),
+        (OSError("no such thing"), "a file or a device cannot be used (no such thing)"),
+    ],
+)
+def test_what_the_system_refuses_is_one_sentence(
+    error: OSError, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_path: str) -> None:
+        raise error
+
+    monkeypatch.setattr("logitstore.store.open_store", refused)
+    result = run("info", "somewhere", "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr and "Traceback" not in result.stderr
 
 
 def test_text_output_abbreviates_long_lists(capsys: pytest.CaptureFixture[str]) -> None:

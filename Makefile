@@ -35,6 +35,7 @@ demo: $(READY)
 # Write the golden files again, on purpose only: a changed golden means a changed format or changed pixels.
 golden: $(READY)
 	$(PY) -m tests.make_golden_views
+	$(PY) -m tests.golden_store
 
 $(READY): pyproject.toml constraints.txt
 	@if $(PYTHON) -c "import torch, timm" 2>/dev/null; then \

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from logitstore.errors import InputError
+from logitstore.errors import InputError, ModelError
 from logitstore.pcg import pcg32_hash
 
 DTYPES = {
@@ -94,6 +94,30 @@ def normalise(
     scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=device).view(1, -1, 1, 1)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, -1, 1, 1)
     return moved.mul_(scale).add_(shift) if moved.data_ptr() != views_BCHW.data_ptr() else moved * scale + shift
+
+
+def require_runs(model: torch.nn.Module, size: int, *, name: str) -> None:
+    """Show a model one black image, so that a size it cannot take is known before anything is written.
+
+    Args:
+        model: in any mode, on any device; left as it was.
+        size: height and width of its images, in pixels.
+        name: what to call it.
+
+    Raises:
+        ModelError: it does not run on images of this size.
+    """
+    parameter = next(model.parameters())
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, 3, size, size, dtype=parameter.dtype, device=parameter.device))
+    except Exception as exc:  # a model may fail in any way on images it was not made for
+        reason = f"{type(exc).__name__}: {exc}".splitlines()[0][:200]
+        raise ModelError(f"{name} does not run on images of {size} px ({reason}): give another --size.") from exc
+    finally:
+        model.train(was_training)
 
 
 @contextmanager

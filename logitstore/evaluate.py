@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from logitstore.cards import load_model, weights_path, wilson_interval
-from logitstore.device import resolve_device, resolve_dtype, usable_cores
+from logitstore.device import require_runs, resolve_device, resolve_dtype, usable_cores
 from logitstore.errors import InputError, ModelError
 from logitstore.images import open_images
 from logitstore.models import default_preprocessing, model_name, restore_model
@@ -98,6 +98,7 @@ def evaluate(config: EvalConfig, progress: ProgressFactory | None = None) -> Eva
     size = config.size or (card.size if card is not None else images.default_size)
     device = resolve_device(config.device)
     model = restore_model(name, state, size=size, card=card).to(device)
+    require_runs(model, size, name=name)
     images = images.relabelled(card.class_names if card is not None else None)
     with start(progress, len(images), "img", f"eval {name}") as bar:
         accuracy = score(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from logitstore.device import autocast, dtype_name, normalise, resolve_device, resolve_dtype, seeded
-from logitstore.errors import InputError
+from logitstore.device import autocast, dtype_name, normalise, require_runs, resolve_device, resolve_dtype, seeded
+from logitstore.errors import InputError, ModelError
 
 CPU = torch.device("cpu")
 
@@ -45,6 +45,17 @@ def test_normalise_is_the_plain_formula_and_leaves_the_views() -> None:
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, atol=2e-6)
     np.testing.assert_array_equal(views, before)
+
+
+def test_a_trial_leaves_the_model_as_it_was() -> None:
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Dropout(), torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    require_runs(model, 2, name="model")
+    assert model.training and all(map(torch.equal, before.values(), model.state_dict().values()))
+    with pytest.raises(ModelError, match=r"model does not run on images of 3 px \(RuntimeError: .*--size"):
+        require_runs(model.eval(), 3, name="model")
+    assert not model.training and torch.equal(state, torch.get_rng_state())
 
 
 def test_seeded_is_a_function_of_its_words() -> None:

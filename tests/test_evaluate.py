@@ -124,6 +124,8 @@ def test_unusable_input(checkpoint: Path, tmp_path: Path) -> None:
         evaluate(EvalConfig(checkpoint=str(tmp_path / "nothing.safetensors")))
     with pytest.raises(ModelError):
         evaluate(EvalConfig(checkpoint=str(checkpoint), model="test_resnet"))
+    with pytest.raises(ModelError, match="does not run on images of 50 px"):
+        evaluate(EvalConfig(checkpoint=str(checkpoint), size=50))
     with pytest.raises(InputError, match="--batch-size must be at least 1"):
         EvalConfig(checkpoint=str(checkpoint), batch_size=0)
     write_images(tmp_path / "images", ["a.png", "b.png"])

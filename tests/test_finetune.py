@@ -180,6 +180,17 @@ def test_a_loss_that_explodes_saves_nothing() -> None:
     assert not Path("runs").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_the_first_step() -> None:
+    Path("file").write_text("mine")
+    with pytest.raises(InputError, match="file/run cannot be written to"):
+        finetune(config(out="file/run", epochs=1000))
+
+
+def test_a_size_that_the_model_cannot_take() -> None:
+    with pytest.raises(ModelError, match="test_vit does not run on images of 50 px"):
+        finetune(config(teacher="test_vit", size=50))
+
+
 def test_fewer_images_than_a_batch() -> None:
     assert finetune(config(subset=11, batch_size=64, epochs=1)).steps == 1
 

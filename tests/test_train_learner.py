@@ -187,6 +187,16 @@ def test_a_loss_that_is_not_finite_is_found_one_step_later(batches: list[Batch])
         one.require_finite()
 
 
+@pytest.mark.parametrize("part", ["model", "student"])
+def test_weights_that_are_not_finite_are_not_saved(part: str) -> None:
+    own = learner(recipe=replace(digits(), ema_decay=0.9))
+    own.require_finite_weights()
+    with torch.no_grad():
+        next(getattr(own, part).parameters()).view(-1)[0] = float("inf")
+    with pytest.raises(NonFiniteError, match="Weights of the student are NaN or infinite at step 0"):
+        own.require_finite_weights()
+
+
 def test_rows_of_weight_zero_teach_nothing(batches: list[Batch]) -> None:
     batch = replace(batches[0], weight_B=np.zeros(BATCH, np.float32))
     one = learner()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from logitstore.cards import Accuracy, Card, Preprocessing, load_weights, run_folder, save_model
-from logitstore.device import dtype_name, resolve_device, resolve_dtype
+from logitstore.device import dtype_name, require_runs, resolve_device, resolve_dtype
 from logitstore.errors import DataError, InputError
 from logitstore.finetune.config import FinetuneConfig, FinetuneResult
 from logitstore.finetune.learner import Learner, check_loss
@@ -64,7 +64,9 @@ def finetune(config: FinetuneConfig, progress: ProgressFactory | None = None) ->
     dtype = resolve_dtype(config.dtype, device)
     assert images.num_classes is not None
     model = _initial_model(config, images.num_classes, config.size or images.default_size)
+    require_runs(model, config.size or images.default_size, name=config.teacher)
     run = _prepare(config, images, model, device, dtype)
+    _require_writable(run.out)
     learner = Learner(
         model,
         run.recipe,
@@ -167,6 +169,13 @@ def _initial_model(config: FinetuneConfig, num_classes: int, size: int) -> nn.Mo
     if config.checkpoint is not None:
         model.load_state_dict(backbone_weights(config.teacher, load_weights(config.checkpoint), model), strict=False)
     return model
+
+
+def _require_writable(folder: Path) -> None:
+    """A run of hours must not end at a path that cannot be written to; nothing is made yet."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"{folder} cannot be written to ({there} forbids it): choose another folder with --out.")
 
 
 def _prepare(

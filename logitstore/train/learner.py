@@ -207,6 +207,20 @@ class Learner:
                 "or train in --dtype float32. Checkpoints are from before."
             )
 
+    def require_finite_weights(self) -> None:
+        """Refuse to save weights that are NaN or infinite: a step may spoil them although its loss was finite.
+
+        Raises:
+            NonFiniteError: a weight of the model or of the average is one.
+        """
+        for module in {self.model, self.student}:
+            tensors = (tensor for tensor in module.state_dict().values() if tensor.is_floating_point())
+            if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+                raise NonFiniteError(
+                    f"Weights of the student are NaN or infinite at step {self.step}: lower --base-lr, lengthen "
+                    "--warmup-epochs, or train in --dtype float32. Checkpoints are from before."
+                )
+
     def state_dict(self) -> dict[str, Any]:
         """All that a later call needs to go on exactly: tensors and plain values."""
         return {

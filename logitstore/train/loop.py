@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 from logitstore.cards import Accuracy, Card, run_folder, save_model
-from logitstore.device import dtype_name, resolve_device, resolve_dtype, usable_cores
-from logitstore.errors import NonFiniteError
+from logitstore.device import dtype_name, require_runs, resolve_device, resolve_dtype, usable_cores
 from logitstore.loader import Batch
 from logitstore.models import build_model, model_name, own_preprocessing
 from logitstore.progress import Progress, ProgressFactory, start
@@ -77,6 +76,7 @@ def _prepare(config: TrainConfig) -> _Run:
     model = build_model(
         config.student, num_classes=feed.num_classes, size=feed.loader.size, drop_path=drop_path, seed=config.seed
     )
+    require_runs(model, feed.loader.size, name=student)
     learner = Learner(
         model,
         hard_label_loss(recipe.label_smoothing) if feed.store is None else soft_target_loss,
@@ -234,14 +234,8 @@ class _Run:
         )
 
     def _save_student(self, path: Path) -> None:
-        student = self.learner.student
-        state = student.state_dict()
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values() if tensor.is_floating_point()):
-            raise NonFiniteError(
-                f"Weights of the student are NaN or infinite at step {self.learner.step}: lower --base-lr, lengthen "
-                "--warmup-epochs, or train in --dtype float32. Checkpoints are from before."
-            )
-        save_model(path, state, self._card())
+        self.learner.require_finite_weights()
+        save_model(path, self.learner.student.state_dict(), self._card())
 
     def _card(self) -> Card:
         feed = self.feed
@@ -260,6 +254,7 @@ class _Run:
 
     def _save(self) -> None:
         self.learner.require_finite()
+        self.learner.require_finite_weights()
         self.folder.save(
             {
                 **self.learner.state_dict(),

@@ -142,7 +142,7 @@ class _Replay:
                 if self._teacher is not None:
                     divergences.append(self._divergence(self._teacher, pairs))
                 bar.advance(len(pairs))
-        if divergences:
+        if sum(map(len, divergences)):
             self._judge(float(np.concatenate(divergences).mean()))
 
     @property

@@ -248,6 +248,15 @@ class TestBadImages:
         assert report.ok
         assert 0 < report.views_checked < 8
 
+    def test_a_store_of_nothing_else_has_no_divergence(self, tmp_path: Path) -> None:
+        (tmp_path / "images").mkdir()
+        for number in range(3):
+            (tmp_path / "images" / f"{number}.png").write_bytes(b"none")
+        data = str(tmp_path / "images")
+        dump(config(tmp_path, data=data, skip_bad=True))
+        report = verify(check(tmp_path / "store", tmp_path, data=data, teacher="dump_cases:teacher"))
+        assert report.ok and report.views_checked == 0 and report.kl is None
+
     def test_one_that_went_bad_is_an_error(self, tmp_path: Path) -> None:
         self.make(tmp_path)
         store = open_store(tmp_path / "store")

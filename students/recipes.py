@@ -80,6 +80,8 @@ class Recipe:
         }
         rates = {"label_smoothing": self.label_smoothing, "ema_decay": self.ema_decay or 0.0}
         rates |= {"drop_path": max((rate for _, rate in self.drop_path), default=0.0), "betas": max(self.betas)}
+        whole = {"epochs": self.epochs, "batch_size": self.batch_size}
+        _require(whole, lambda value: value == int(value), "must be a whole number")
         _require(positive, lambda value: value > 0, "must be above 0")
         _require(not_negative, lambda value: value >= 0, "must be at least 0")
         _require(rates, lambda value: 0 <= value < 1, "must lie in [0, 1)")

@@ -238,6 +238,7 @@ def test_no_weights_for_digits_names_the_command(tmp_path: Path, monkeypatch: py
     ("options", "message"),
     [
         ({"topk": 0}, "--topk"),
+        ({"workers": 0}, "--workers"),
         ({"floor": 1.0}, "--floor"),
         ({"values": "f8"}, "--values"),
         ({"data": "/data/imagenet"}, "--epochs is required"),

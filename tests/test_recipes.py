@@ -71,6 +71,7 @@ def test_select_and_override():
     ("field", "value", "message"),
     [
         ("epochs", 0, "epochs must be above 0"),
+        ("epochs", 1.5, "epochs must be a whole number"),
         ("base_lr", -1.0, "base_lr must be above 0"),
         ("label_smoothing", 1.0, r"label_smoothing must lie in \[0, 1\)"),
         ("ema_decay", 1.0, "ema_decay must lie"),

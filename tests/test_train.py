@@ -224,6 +224,7 @@ def test_a_loss_that_explodes_stops_the_run(store: Path, tmp_path: Path) -> None
         ({"shuffle": "samples"}, "--shuffle must be shards"),
         ({"topk": 0}, "--topk must be at least 1"),
         ({"accumulate": 0}, "--accumulate must be at least 1"),
+        ({"workers": -1}, "--workers must be at least 1"),
         ({"hard_labels_only": True}, "--hard-labels-only opens no store, so --store has no meaning"),
         ({"student": "tinyvit_5n"}, "no model called tinyvit_5n"),
         ({"student": "test_vit", "size": 50}, "test_vit does not run on images of 50 px"),

@@ -56,8 +56,10 @@ class DumpConfig:
     """``float32``, ``bfloat16`` or ``float16``; ``auto`` is bfloat16 on a GPU."""
 
     def __post_init__(self) -> None:
-        if self.topk < 1:
-            raise InputError(f"--topk must be at least 1, got {self.topk}.")
+        for name in ("topk", "size", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name} must be at least 1, got {value}.")
         if not 0 <= self.floor < 1:
             raise InputError(f"--floor is a probability in [0, 1), got {self.floor}.")
         if self.values not in ("q8", "f16"):

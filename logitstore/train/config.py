@@ -101,11 +101,10 @@ class TrainConfig:
     """``float32``, ``bfloat16`` or ``float16``, by autocast; ``auto`` is bfloat16 on a GPU."""
 
     def __post_init__(self) -> None:
-        for name in ("accumulate", "checkpoint_steps", "log_steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}.")
-        if self.topk is not None and self.topk < 1:
-            raise InputError(f"--topk must be at least 1, got {self.topk}.")
+        for name in ("accumulate", "checkpoint_steps", "log_steps", "topk", "size", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
         if self.shuffle not in (None, "shards"):
             raise InputError(f"--shuffle must be shards, got {self.shuffle}.")
         if self.hard_labels_only:

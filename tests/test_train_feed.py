@@ -222,13 +222,23 @@ def test_a_wrong_witness_is_refused_at_its_batch(store: Path, tmp_path: Path) ->
 
 
 def test_a_missing_shard_is_refused(copy: Path, tmp_path: Path) -> None:
-    commits = sorted((copy / "commits").glob("0001.*.json"))
-    commits[0].unlink()
+    (copy / "commits" / "0001.00002.json").unlink()
+    refused(tmp_path, IncompleteError, r"Epoch 1 .* lacks 1 of 4 shards, number 2 first.*--epochs 1", store=str(copy))
+    assert feed(store=str(copy), epochs=1).epochs == (0,)
+    (copy / "commits" / "0000.00000.json").unlink()
+    refused(tmp_path, IncompleteError, r"Epoch 0 .* lacks 1 of 4 shards", store=str(copy), epochs=1)
+
+
+def test_epochs_that_were_not_begun_are_left_out(copy: Path, tmp_path: Path) -> None:
+    for commit in (copy / "commits").glob("0001.*.json"):
+        commit.unlink()
     opened = feed(store=str(copy))
     assert opened.epochs == (0,)
-    assert any("1 complete epochs of 2" in note for note in opened.notes)
-    (copy / "commits" / "0000.00002.json").unlink()
-    refused(tmp_path, IncompleteError, r"no complete epoch yet \(6 of 8 shards", store=str(copy))
+    assert any("2 epochs 1 are there" in note for note in opened.notes)
+    assert any("again and again" in note for note in opened.notes)
+    for commit in (copy / "commits").glob("0000.*.json"):
+        commit.unlink()
+    refused(tmp_path, IncompleteError, "holds no shard yet", store=str(copy))
 
 
 def test_a_flipped_bit_is_refused_at_its_batch(copy: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class Feed:
     class_names: tuple[str, ...] | None
     """Names of the classes, where known."""
     epochs: tuple[int, ...]
-    """The store's complete epochs; empty without a store."""
+    """The stored epochs that the run visits, in turn; empty without a store."""
     notes: tuple[str, ...]
     """What the user should know, a sentence each."""
 
@@ -108,7 +108,7 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
         num_classes, class_names = images.num_classes or 0, images.class_names
     else:
         store, images = _open_store(config, images)
-        epochs = _complete_epochs(store, recipe, notes)
+        epochs = _visited_epochs(store, recipe, notes)
         spec = stored_spec(store, config.view, flippable=images.flippable)
         check_store(store, images, spec)
         num_classes, class_names = store.num_classes, _class_names(store)
@@ -191,18 +191,25 @@ def _find_store(config: TrainConfig, images: ImageSet) -> tuple[Store, ImageSet]
     )
 
 
-def _complete_epochs(store: Store, recipe: Recipe, notes: list[str]) -> tuple[int, ...]:
-    epochs = tuple(store.complete_epochs())
-    if not epochs:
-        raise IncompleteError(
-            f"The store at {store.path} has no complete epoch yet ({len(store.committed())} of "
-            f"{store.num_epochs * store.num_shards} shards are there): run logitstore dump again to complete it."
-        )
-    if len(epochs) < store.num_epochs:
-        notes.append(f"The store has {len(epochs)} complete epochs of {store.num_epochs}; only these are used.")
-    if recipe.epochs > len(epochs):
-        notes.append(f"{recipe.epochs} epochs from a store of {len(epochs)}: its epochs come again and again.")
-    return epochs
+def _visited_epochs(store: Store, recipe: Recipe, notes: list[str]) -> tuple[int, ...]:
+    """The stored epochs that the run goes through, again and again where it is longer; none of them has a gap."""
+    begun = sorted({epoch for epoch, _ in store.committed()})
+    visited, complete = begun[: recipe.epochs], store.complete_epochs()
+    if not begun:
+        raise IncompleteError(f"The store at {store.path} holds no shard yet: run logitstore dump again to make them.")
+    for place, epoch in enumerate(visited):
+        if epoch not in complete:
+            missing = [shard for shard in range(store.num_shards) if not store.is_committed(epoch, shard)]
+            raise IncompleteError(
+                f"Epoch {epoch} of the store at {store.path} lacks {len(missing)} of {store.num_shards} shards, number "
+                f"{missing[0]} first: run logitstore dump again to make what is missing"
+                + (f", or train on what comes before it with --epochs {place}." if place else ".")
+            )
+    if len(visited) < min(store.num_epochs, recipe.epochs):
+        notes.append(f"Of the store's {store.num_epochs} epochs {len(visited)} are there; these are used.")
+    if recipe.epochs > len(visited):
+        notes.append(f"{recipe.epochs} epochs from a store of {len(visited)}: its epochs come again and again.")
+    return tuple(visited)
 
 
 def _class_names(store: Store) -> tuple[str, ...] | None:

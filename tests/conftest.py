@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads; see ``logitstore.__main__``
 settings.register_profile("project", deadline=None)  # cores are shared, and some tests compile
 settings.load_profile("project")
 

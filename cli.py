@@ -118,7 +118,8 @@ def machine_options(command: Command) -> Command:
     for add in (
         option("--dtype", default="auto", help="float32, bfloat16 or float16; auto is bfloat16 on a GPU."),
         option("--device", default="auto", help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one."),
-        option("--workers", type=count, help="Threads that decode and render.  [default: one per core]"),
+        option("--workers", type=count,
+               help="Threads that decode and render.  [default: one per core, half as many on a CPU]"),
         option("--batch-size", type=count, help="Images per step of the model."),
     ):
         command = add(command)

@@ -1,5 +1,5 @@
 """Measurements: each script answers one question, prints its ceiling first and ends in one JSON line."""
 
-import os
+from logitstore import process
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line has it; see ``logitstore.__main__``
+process.prepare()  # as the command line does, and before torch loads

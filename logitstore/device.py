@@ -58,9 +58,19 @@ def resolve_dtype(name: str | torch.dtype | None, device: torch.device) -> torch
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: the default number of threads that decode and render."""
+    """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def default_workers(device: torch.device) -> int:
+    """Threads that decode and render beside a model: one per core, half as many where the model itself needs the cores.
+
+    Args:
+        device: where the model runs.
+    """
+    cores = usable_cores()
+    return max(1, cores // 2) if device.type == "cpu" else cores
 
 
 def dtype_name(dtype: torch.dtype) -> str:

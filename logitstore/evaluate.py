@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from logitstore.cards import load_model, weights_path, wilson_interval
-from logitstore.device import require_runs, resolve_device, resolve_dtype, usable_cores
+from logitstore.device import default_workers, require_runs, resolve_device, resolve_dtype
 from logitstore.errors import InputError, ModelError
 from logitstore.images import open_images
 from logitstore.models import default_preprocessing, model_name, restore_model
@@ -35,7 +35,7 @@ class EvalConfig:
     batch_size: int | None = None
     """Images per step of the model; None is 64 on a CPU and 256 on a GPU."""
     workers: int | None = None
-    """Threads that decode and resize; None is one per core."""
+    """Threads that decode and resize; None is one per core, half as many on a CPU."""
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1``, …; ``auto`` takes a GPU if there is one."""
     dtype: str = "auto"
@@ -109,7 +109,7 @@ def evaluate(config: EvalConfig, progress: ProgressFactory | None = None) -> Eva
             device=device,
             dtype=resolve_dtype(config.dtype, device),
             batch_size=config.batch_size or _DEFAULT_BATCH.get(device.type, 64),
-            workers=config.workers or usable_cores(),
+            workers=config.workers or default_workers(device),
             advance=bar.advance,
         )
     return EvalResult(

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads; see ``logitstore.__main__``
+from logitstore import process
+
+process.prepare()  # as the command line does, and before torch loads
 settings.register_profile("project", deadline=None)  # cores are shared, and some tests compile
 settings.load_profile("project")
 

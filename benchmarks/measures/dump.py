@@ -56,12 +56,12 @@ def measure(
     stores = (folder / f"store-{number}" for number in count())
 
     def bare() -> int:
-        batches = -(-images // batch_size) * epochs
+        sizes = [min(batch_size, images - start) for start in range(0, images, batch_size)] * epochs
         with torch.inference_mode(), autocast(where, dtype):
-            for _ in range(batches):
-                logits_BC = model(ready_BCHW)
+            for size in sizes:  # those of the dump, the smaller last one of an epoch too
+                logits_BC = model(ready_BCHW[:size])
         logits_BC.sum().item()  # waits for the device
-        return batches * batch_size
+        return sum(sizes)
 
     def whole() -> Timing:
         config = _config(next(stores), device=device, batch_size=batch_size, images=images, epochs=epochs)

@@ -49,7 +49,7 @@ class DumpConfig:
     batch_size: int | None = None
     """Views per step of the teacher, a power of two; None is 64 on a CPU and 256 on a GPU, at most a shard."""
     workers: int | None = None
-    """Threads that decode and render; None is one per core. Never changes a byte."""
+    """Threads that decode and render; None is one per core, half as many on a CPU. Never changes a byte."""
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1``, …; ``auto`` takes a GPU if there is one."""
     dtype: str = "auto"

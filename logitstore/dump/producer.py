@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from logitstore import __version__
 from logitstore.cards import run_folder
-from logitstore.device import dtype_name, resolve_device, resolve_dtype, usable_cores
+from logitstore.device import default_workers, dtype_name, resolve_device, resolve_dtype
 from logitstore.dump.config import DumpConfig
 from logitstore.errors import FormatError, InputError, NonFiniteError, StoreNotFoundError
 from logitstore.images import match_classes, open_images
@@ -78,7 +78,7 @@ class Producer:
             self._spec,
             run_seed=config.seed,
             batch_size=self.manifest.inference["batch_size"],
-            workers=config.workers or usable_cores(),
+            workers=config.workers or default_workers(self._device),
             skip_bad=config.skip_bad,
         )
 

@@ -51,7 +51,7 @@ class FinetuneConfig:
     batch_size: int | None = None
     """Images per step; None is 64 on a CPU and 128 on a GPU."""
     workers: int | None = None
-    """Threads that decode and render; None is one per core. Never changes a view."""
+    """Threads that decode and render; None is one per core, half as many on a CPU. Never changes a view."""
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1``, …; ``auto`` takes a GPU if there is one."""
     dtype: str = "auto"

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from logitstore.cards import Accuracy, Card, Preprocessing, load_weights, run_folder, save_model
-from logitstore.device import dtype_name, require_runs, resolve_device, resolve_dtype
+from logitstore.device import default_workers, dtype_name, require_runs, resolve_device, resolve_dtype
 from logitstore.errors import DataError, InputError
 from logitstore.finetune.config import FinetuneConfig, FinetuneResult
 from logitstore.finetune.learner import Learner, check_loss
@@ -183,7 +183,7 @@ def _prepare(
 ) -> _Run:
     size = config.size or images.default_size
     batch_size = min(config.batch_size or (128 if device.type == "cuda" else 64), images.num_samples)
-    workers = config.workers or len(os.sched_getaffinity(0))
+    workers = config.workers or default_workers(device)
     loader = ViewLoader(
         images,
         _make_spec(config, images, size),

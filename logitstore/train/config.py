@@ -94,7 +94,7 @@ class TrainConfig:
     skip_bad: bool = False
     """Train on without the images that do not decode, instead of stopping."""
     workers: int | None = None
-    """Threads that decode and render; None is one per core. Never changes a view."""
+    """Threads that decode and render; None is one per core, half as many on a CPU. Never changes a view."""
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1``, …; ``auto`` takes a GPU if there is one."""
     dtype: str = "auto"

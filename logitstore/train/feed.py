@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from logitstore.cards import run_folder
-from logitstore.device import usable_cores
+from logitstore.device import default_workers, resolve_device
 from logitstore.errors import DataError, IncompleteError, InputError, LogitStoreError, MismatchError
 from logitstore.images import ImageSet, open_images
 from logitstore.loader import Batch, ViewLoader, as_dumped, stored_spec
@@ -121,7 +121,7 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
         run_seed=config.seed if store is None else None,
         store=store,
         batch_size=recipe.batch_size,
-        workers=config.workers or usable_cores(),
+        workers=config.workers or default_workers(resolve_device(config.device)),
         size=config.size,
         rank=rank,
         world=world,

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from logitstore.cards import Accuracy, Card, run_folder, save_model
-from logitstore.device import dtype_name, require_runs, resolve_device, resolve_dtype, usable_cores
+from logitstore.device import default_workers, dtype_name, require_runs, resolve_device, resolve_dtype
 from logitstore.loader import Batch
 from logitstore.models import build_model, model_name, own_preprocessing
 from logitstore.progress import Progress, ProgressFactory, start
@@ -230,7 +230,7 @@ class _Run:
             device=self.learner.device,
             dtype=self.learner.dtype,
             batch_size=self.recipe.batch_size,
-            workers=self.config.workers or usable_cores(),
+            workers=self.config.workers or default_workers(self.learner.device),
         )
 
     def _save_student(self, path: Path) -> None:

@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+import torch
 from dump_cases import config, environment, snapshot
 
 from logitstore.dump import DumpConfig, dump
@@ -25,6 +26,7 @@ from logitstore.store import open_store, verify_store
 
 Start = Callable[[DumpConfig], BaseProcess]
 LIMIT_S = 120
+THREADS = 1  # of torch: part of a store's identity, so they must not depend on what ran before
 
 
 def run_command(arguments: list[str], log: str) -> None:
@@ -34,7 +36,17 @@ def run_command(arguments: list[str], log: str) -> None:
     os.dup2(descriptor, 2)
     import cli
 
+    torch.set_num_threads(THREADS)
     cli.main(arguments, prog_name="logitstore")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads_of_torch() -> Iterator[None]:
+    """As many here as in the processes that are started."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

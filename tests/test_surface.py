@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module imports only from rooms of a lower rank, or from its own room.
 RANKS = [
     {"errors"},
-    {"pcg", "progress", "signals"},
+    {"pcg", "process", "progress", "signals"},
     {"store", "views", "images", "device", "cards"},
     {"loader", "losses", "topk", "students"},
     {"models", "optim", "scoring"},

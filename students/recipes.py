@@ -166,15 +166,19 @@ def tinyvit_1k_distill() -> Recipe:
 
 
 def digits() -> Recipe:
-    """A few epochs on 1,437 small images, for the demo and for trying things on a CPU: ours."""
+    """A few epochs on 1,437 small images, for the demo and for trying things on a CPU: ours.
+
+    The learning rate is the highest tried (2.5e-4, 5e-4, 7e-4, 1e-3 at a batch of 64) at which hard labels alone still
+    train Swin-N; distilled students bear twice as much, and TinyViT-5M gains from it.
+    """
     return Recipe(
         name="digits",
         epochs=4,
         warmup_epochs=1,
         batch_size=64,
-        base_lr=8e-3,
-        base_min_lr=8e-5,
-        base_warmup_lr=8e-5,
+        base_lr=4e-3,
+        base_min_lr=4e-5,
+        base_warmup_lr=4e-5,
         weight_decay=0.05,
     )
 

@@ -183,7 +183,7 @@ def test_another_configuration_is_refused_and_fresh_starts_anew(store: Path, tmp
     before = load_file(train(config(out, store=str(store), epochs=1)).checkpoint)
     with pytest.raises(MismatchError) as caught:
         train(config(out, store=str(store), epochs=1, base_lr=1e-3, seed=1))
-    assert "recipe.base_lr=0.008" in str(caught.value.stored)
+    assert "recipe.base_lr=0.004" in str(caught.value.stored)
     assert "recipe.base_lr=0.001" in str(caught.value.present)
     assert "seed=1" in str(caught.value.present)
     assert "--fresh" in caught.value.remedy

@@ -210,7 +210,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Replace a file by what ``write`` writes to the path it is given; it is whole or as before, whatever happens."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        usual_mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(usual_mode)  # safetensors lets nobody else read what it writes
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from scipy.stats import binomtest
 
 from logitstore.cards import (
@@ -25,6 +26,7 @@ from logitstore.cards import (
     save_model,
     weights_sha256,
     wilson_interval,
+    write_atomically,
 )
 from logitstore.errors import ModelError
 
@@ -34,6 +36,13 @@ STATE = {
     "a.half": torch.tensor([1.5, -0.0], dtype=torch.bfloat16),
     "none": torch.zeros(0, 4),
 }
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    usual = tmp_path / "usual"
+    usual.touch()
+    write_atomically(tmp_path / "safe", lambda path: save_file({"a": torch.zeros(1)}, path))
+    assert (tmp_path / "safe").stat().st_mode == usual.stat().st_mode
 
 
 def card(**changes: Any) -> Card:

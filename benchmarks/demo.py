@@ -225,9 +225,9 @@ def conclude(models: list[Row], store: Row, seconds: float) -> list[str]:
     for line in verdicts:
         print(line)
     print(
-        "\nDigits proves no gain elsewhere, and none is claimed: 360 test images, few epochs, and crops that often hide "
-        "the\ndigit, where the teacher says so and a label cannot. What to look at: students from the store never saw a "
-        f"label\nand never met the teacher; the lines above say how they compare. Together {seconds:.0f} seconds."
+        "\nDigits proves no gain elsewhere, and none is claimed: 360 test images, few epochs, and crops that hide the "
+        "digit,\nwhere the teacher says so and a label cannot. What to look at: students from the store never saw a "
+        f"label and\nnever met the teacher; the lines above say how they compare. Together {seconds:.0f} seconds."
     )
     return verdicts
 

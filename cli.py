@@ -49,6 +49,12 @@ def _sigterm_unwinds() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _after_a_stop(ctx: click.Context) -> str:
+    if ctx.invoked_subcommand in ("dump", "train"):
+        return "what is done is kept, and the same command goes on from there"
+    return "nothing was written, and the same command starts anew"
+
+
 class _Commands(click.Group):
     """Turns what can go wrong into one sentence on standard error and an exit code; never a traceback for users."""
 
@@ -66,10 +72,10 @@ class _Commands(click.Group):
             say(f"logitstore: {error}")
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            say("logitstore: stopped by Ctrl-C; what is done is kept, and the same command goes on from there.")
+            say(f"logitstore: stopped by Ctrl-C; {_after_a_stop(ctx)}.")
             ctx.exit(130)
         except _Terminated:
-            say("logitstore: stopped by SIGTERM; what is done is kept, and the same command goes on from there.")
+            say(f"logitstore: stopped by SIGTERM; {_after_a_stop(ctx)}.")
             ctx.exit(143)
         except BrokenPipeError:
             # The reader went away (| head): what is still buffered must not raise again at interpreter exit.

@@ -114,6 +114,30 @@ def _plain(value: Any) -> str:
     return "yes" if value is True else "no" if value is False else "-" if value is None else str(value)
 
 
+class Pair(click.ParamType):  # type: ignore[type-arg]  # older clicks have no generic ParamType
+    """``A:B`` as two numbers; with ``single``, ``A`` alone means ``A:A``."""
+
+    name = "pair"
+
+    def __init__(self, *, single: bool = False) -> None:
+        self.single = single
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What --help shows for a value."""
+        return "A|A:B" if self.single else "A:B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        """Two numbers of the text."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(":")
+        try:
+            first, second = map(float, parts * 2 if self.single and len(parts) == 1 else parts)
+        except ValueError:
+            self.fail(f"{value!r} is not {'a number or ' if self.single else ''}two numbers, as in 0:0.5.", param, ctx)
+        return first, second
+
+
 option = partial(click.option, show_default=True)
 count = click.IntRange(min=1)
 json_option = option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -237,6 +261,19 @@ def dump(as_json: bool, **options: Any) -> None:
 @option("--label-smoothing", type=float, help="For hard labels only.")
 @option("--bn-eval/--no-bn-eval", default=None, help="Keep BatchNorm in eval mode.")
 @option("--ema-decay", type=float, help="Decay of the average of the weights that is validated and saved.")
+@option("--mixup", type=float, help="Alpha of Mixup in runs without a store; stored views are as dumped.")
+@option("--cutmix", type=float, help="Alpha of CutMix, likewise.")
+@option("--betas", type=Pair(), help="AdamW's decay rates of the two moments.")
+@option("--eps", type=float, help="AdamW's term in the denominator.")
+@option("--distillation", type=click.Choice(["cross_entropy", "mse", "kl", "none"]),
+        help="Loss against the teacher: soft targets, logits, tempered; none trains on labels alone.")
+@option("--temperature", type=float, help="Temperature of --distillation kl.")
+@option("--joint", type=click.Choice(["none", "alpha", "ratio", "harmonic"]),
+        help="How the loss on hard labels joins the distillation loss.")
+@option("--alpha", type=Pair(single=True),
+        help="Weight of the HARD-LABEL loss in (1-alpha)*L_d + alpha*L_s, as in the paper; A:B from start to end.")
+@option("--harmonic-weights", type=Pair(),
+        help="w_d:w_s, the weights of distillation and hard-label loss in their harmonic mean.")
 @option("--seed", default=0, type=click.IntRange(min=0), help="Run seed: initial weights, drop path, shuffled shards.")
 @option("--accumulate", default=1, type=count, help="Cut each batch into so many pieces, to save memory.")
 @option("--out", help="The run's folder.  [default: runs/train/STUDENT-DATA]")

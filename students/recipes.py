@@ -12,7 +12,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 REFERENCE_BATCH = 512
+DISTILLATIONS = ("cross_entropy", "mse", "kl", "none")
+JOINTS = ("none", "alpha", "ratio", "harmonic")
 _ANY_STUDENT = "any"  # the empty prefix of drop_path, in plain values
+_PAIRS = ("betas", "alpha", "harmonic_weights")  # lists in plain values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,22 @@ class Recipe:
     """Keep BatchNorm in eval mode: its statistics stay as the initial weights have them."""
     ema_decay: float | None = None
     """Decay of the moving average of the weights that is validated and saved; None keeps no average."""
+    distillation: str = "cross_entropy"
+    """Loss L_d against the teacher: ``cross_entropy`` with soft targets, ``mse`` of logits, ``kl`` with a temperature;
+    ``none`` trains on labels alone."""
+    temperature: float = 1.0
+    """Of ``kl`` only."""
+    joint: str = "none"
+    """How the loss on hard labels L_s joins L_d: ``none`` (L_d alone), ``alpha`` ((1 - alpha) L_d + alpha L_s),
+    ``ratio`` (equation 3 of the Swin compression framework), ``harmonic`` (its equation 4)."""
+    alpha: tuple[float, float] = (0.0, 0.0)
+    """Weight of the loss on HARD LABELS at the first and at the last step, linear between; of ``alpha`` only."""
+    harmonic_weights: tuple[float, float] = (13.0, 1.0)
+    """Weights (w_d, w_s) of the harmonic mean; of ``harmonic`` only."""
+    view: str = "tinyvit"
+    """View spec of runs that make their own views (labels alone); stored views are as they were dumped."""
+    size: int | None = None
+    """Side of the views in pixels, where the recipe asks for one."""
 
     def __post_init__(self) -> None:
         positive = {"epochs": self.epochs, "batch_size": self.batch_size, "base_lr": self.base_lr, "eps": self.eps}
@@ -90,6 +109,41 @@ class Recipe:
             _require({"clip_grad": self.clip_grad}, lambda value: value > 0, "must be above 0, or None")
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must not exceed epochs ({self.epochs}).")
+        if self.size is not None:
+            _require({"size": self.size}, lambda value: value >= 1 and value == int(value), "must be a whole number")
+        self._check_losses()
+
+    def _check_losses(self) -> None:
+        """Values of the losses, and that none is set that the others leave without effect."""
+        for name, value, choices in (
+            ("distillation", self.distillation, DISTILLATIONS),
+            ("joint", self.joint, JOINTS),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+        _require({"temperature": self.temperature}, lambda value: value > 0, "must be above 0")
+        _require({"alpha": min(self.alpha)}, lambda value: value >= 0, "must lie in [0, 1]")
+        _require({"alpha": max(self.alpha)}, lambda value: value <= 1, "must lie in [0, 1]")
+        _require({"harmonic_weights": min(self.harmonic_weights)}, lambda value: value > 0, "must be above 0")
+        if self.distillation == "none" and self.joint != "none":
+            raise ValueError(f"joint {self.joint} joins two losses, and distillation none leaves one; leave one out.")
+        for name, owner, value in (
+            ("temperature", "distillation", "kl"),
+            ("alpha", "joint", "alpha"),
+            ("harmonic_weights", "joint", "harmonic"),
+        ):
+            given, set_to = getattr(self, name), getattr(self, owner)
+            if given != _DEFAULTS[name] and set_to != value:
+                raise ValueError(
+                    f"{name} ({_shown(given)}) has a meaning with {owner} {value} only, and {owner} is {set_to}; leave "
+                    "one out."
+                )
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether any loss of this recipe reads hard labels."""
+        joined = self.joint in ("ratio", "harmonic") or (self.joint == "alpha" and self.alpha != (0.0, 0.0))
+        return self.distillation == "none" or joined
 
     def drop_path_of(self, student: str) -> float:
         """Rate of stochastic depth for a student, by its name or timm's name for it."""
@@ -108,7 +162,7 @@ class Recipe:
         """Plain values, for printing, JSON and YAML."""
         plain = asdict(self)
         return plain | {
-            "betas": list(self.betas),
+            **{name: list(getattr(self, name)) for name in _PAIRS},
             "drop_path": {prefix or _ANY_STUDENT: rate for prefix, rate in self.drop_path},
         }
 
@@ -119,13 +173,19 @@ class Recipe:
         if unknown:
             raise ValueError(f"A recipe has no field {unknown[0]!r}.")
         values = dict(plain)
-        if "betas" in values:
-            values["betas"] = tuple(values["betas"])
+        values |= {name: tuple(values[name]) for name in _PAIRS if name in values}
         if "drop_path" in values:
             values["drop_path"] = tuple(
                 ("" if prefix == _ANY_STUDENT else prefix, rate) for prefix, rate in values["drop_path"].items()
             )
         return cls(**values)
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Recipe)}
+
+
+def _shown(value: Any) -> str:
+    return ":".join(f"{part:g}" for part in value) if isinstance(value, tuple) else f"{value:g}"
 
 
 def _require(values: Mapping[str, float], holds: Callable[[float], bool], rule: str) -> None:
@@ -194,7 +254,8 @@ def select_recipe(recipe: Recipe | str | None = None, *, data: str = "digits", *
             ``tinyvit_1k_distill`` elsewhere.
         data: the data set's name, read only when ``recipe`` is None.
         overrides: fields of ``Recipe``; those that are None keep the recipe's value, but the warm-up keeps its share
-            of the epochs.
+            of the epochs, and what only the overridden ``distillation`` or ``joint`` gave a meaning goes back to its
+            default.
 
     Raises:
         ValueError: an unknown recipe or field, or a value out of range.
@@ -210,4 +271,12 @@ def select_recipe(recipe: Recipe | str | None = None, *, data: str = "digits", *
         raise ValueError(f"A recipe has no field {unknown[0]!r}.")
     if "epochs" in given and "warmup_epochs" not in given:
         given["warmup_epochs"] = recipe.warmup_epochs * given["epochs"] / recipe.epochs
+    if given.get("distillation", "kl") != "kl":
+        given.setdefault("temperature", 1.0)
+    if given.get("distillation") == "none":
+        given.setdefault("joint", "none")
+    if "joint" in given:
+        for joint, field in (("alpha", "alpha"), ("harmonic", "harmonic_weights")):
+            if given["joint"] != joint:
+                given.setdefault(field, _DEFAULTS[field])
     return replace(recipe, **given)

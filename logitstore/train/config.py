@@ -21,6 +21,15 @@ _RECIPE_FIELDS = (
     "layer_decay",
     "bn_eval",
     "ema_decay",
+    "mixup",
+    "cutmix",
+    "betas",
+    "eps",
+    "distillation",
+    "temperature",
+    "joint",
+    "alpha",
+    "harmonic_weights",
 )
 
 
@@ -52,7 +61,7 @@ class TrainConfig:
     recipe: Recipe | str | None = None
     """A recipe or its name; None is ``digits`` on digits and ``tinyvit_1k_distill`` elsewhere."""
     epochs: int | None = None
-    """Overrides the recipe's field, as do all that follow up to ``ema_decay``; None keeps it."""
+    """Overrides the recipe's field, as do all that follow up to ``harmonic_weights``; None keeps it."""
     warmup_epochs: float | None = None
     """See ``Recipe``."""
     batch_size: int | None = None
@@ -77,6 +86,24 @@ class TrainConfig:
     """Keep BatchNorm in eval mode."""
     ema_decay: float | None = None
     """Decay of the average of the weights that is validated and saved."""
+    mixup: float | None = None
+    """Alpha of Mixup in runs without a store; stored views are mixed as they were dumped."""
+    cutmix: float | None = None
+    """Alpha of CutMix, likewise."""
+    betas: tuple[float, float] | None = None
+    """AdamW's decay rates of the two moments."""
+    eps: float | None = None
+    """AdamW's term in the denominator."""
+    distillation: str | None = None
+    """Loss against the teacher: ``cross_entropy``, ``mse`` of logits, ``kl``; ``none`` trains on labels alone."""
+    temperature: float | None = None
+    """Of ``kl`` only."""
+    joint: str | None = None
+    """How the loss on hard labels joins in: ``none``, ``alpha``, ``ratio``, ``harmonic``."""
+    alpha: tuple[float, float] | None = None
+    """Weight of the loss on hard labels at the first and the last step; of the joint loss ``alpha`` only."""
+    harmonic_weights: tuple[float, float] | None = None
+    """Weights of distillation loss and label loss; of the joint loss ``harmonic`` only."""
     seed: int = 0
     """Run seed: initial weights, drop path, the order of shuffled shards, and the views of a run without a store."""
     accumulate: int = 1
@@ -127,6 +154,8 @@ class TrainConfig:
         overrides = {name: getattr(self, name) for name in _RECIPE_FIELDS}
         if self.drop_path is not None:
             overrides["drop_path"] = (("", self.drop_path),)
+        if self.hard_labels_only:
+            overrides["distillation"] = "none"
         try:
             return select_recipe(self.recipe, data=self.data, **overrides)
         except ValueError as exc:

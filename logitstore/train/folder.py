@@ -18,7 +18,7 @@ import yaml
 from logitstore.cards import write_atomically
 from logitstore.errors import InputError, MismatchError
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 _ABSENT = "(not set)"
 
 

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import cli
+from logitstore.console import Terminated, show
 from logitstore.dump import DumpConfig, dump
 from logitstore.evaluate import EvalConfig
 from logitstore.finetune import FinetuneConfig
@@ -126,7 +127,7 @@ def test_errors_go_to_standard_error_also_with_json() -> None:
     assert (result.exit_code, result.stdout) == (2, "")
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (cli._Terminated, 143)])
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
 def test_interruptions(error: type[BaseException], code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_path: str) -> None:
         raise error
@@ -157,7 +158,7 @@ def test_what_the_system_refuses_is_one_sentence(
 
 
 def test_text_output_abbreviates_long_lists(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.show({"names": list(range(1000)), "none": [], "share": 0.125, "ok": True, "absent": None}, as_json=False)
+    show({"names": list(range(1000)), "none": [], "share": 0.125, "ok": True, "absent": None}, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("18, 19, … (1000)")
     assert lines[1:] == ["none    none", "share   0.125", "ok      yes", "absent  -"]

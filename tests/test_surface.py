@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module imports only from rooms of a lower rank, or from its own room.
 RANKS = [
     {"errors"},
-    {"pcg", "process", "progress", "signals"},
+    {"pcg", "process", "progress", "signals", "console"},
     {"store", "views", "images", "device", "cards"},
     {"loader", "losses", "topk", "students"},
     {"models", "optim", "scoring"},
@@ -30,6 +30,7 @@ HEAVY = {"torch", "timm", "torchvision", "zarr", "numba", "sklearn", "PIL"}
 FORBIDDEN = {
     "errors": HEAVY | {"numpy", "logitstore"},
     "pcg": HEAVY,
+    "console": HEAVY | {"numpy"},
     "store": {"torch", "timm", "torchvision", "numba", "PIL", "sklearn"},
     "views": {"torch", "timm", "torchvision", "zarr", "sklearn"},
     "images": {"zarr"},

@@ -1,0 +1,152 @@
+"""What every command needs of the terminal: notes, results, exit codes, and the options that several commands share.
+
+``Commands`` is the group that turns errors and signals into one sentence and an exit code. The commands themselves live
+in ``cli``. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from logitstore.errors import LogitStoreError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_SHOWN = 20  # entries of a list in text output; --json gives all
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; raised in the main thread so that claims are released on the way out."""
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    def stop(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _after_a_stop(ctx: click.Context) -> str:
+    if ctx.invoked_subcommand in ("dump", "train"):
+        return "what is done is kept, and the same command goes on from there"
+    return "nothing was written, and the same command starts anew"
+
+
+class Commands(click.Group):
+    """Turns what can go wrong into one sentence on standard error and an exit code; never a traceback for users."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of use, not of the alphabet."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with _sigterm_unwinds():
+                result = super().invoke(ctx)
+                sys.stdout.flush()
+                return result
+        except LogitStoreError as error:
+            say(f"logitstore: {error}")
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            say(f"logitstore: stopped by Ctrl-C; {_after_a_stop(ctx)}.")
+            ctx.exit(130)
+        except Terminated:
+            say(f"logitstore: stopped by SIGTERM; {_after_a_stop(ctx)}.")
+            ctx.exit(143)
+        except BrokenPipeError:
+            # The reader went away (| head): what is still buffered must not raise again at interpreter exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(141)
+        except OSError as error:
+            # A path that cannot be made, a disk that is full or fails: the system's own words are the sentence.
+            where = error.filename or "a file or a device"
+            say(f"logitstore: {where} cannot be used ({error.strerror or error}); mend it, or name another.")
+            ctx.exit(2)
+
+
+def say(line: str) -> None:
+    """A note for the user, on standard error."""
+    click.echo(line, err=True)
+
+
+def show(report: dict[str, Any], as_json: bool) -> None:
+    """A result on standard output: one JSON object, or aligned ``name  value`` lines."""
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    width = max(map(len, report), default=0)
+    for name, value in report.items():
+        click.echo(f"{name:<{width}}  {_plain(value)}")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        more = f", … ({len(value)})" if len(value) > _SHOWN else ""
+        return ", ".join(map(_plain, value[:_SHOWN])) + more or "none"
+    return "yes" if value is True else "no" if value is False else "-" if value is None else str(value)
+
+
+class Pair(click.ParamType):  # type: ignore[type-arg]  # older clicks have no generic ParamType
+    """``A:B`` as two numbers; with ``single``, ``A`` alone means ``A:A``."""
+
+    name = "pair"
+
+    def __init__(self, *, single: bool = False) -> None:
+        self.single = single
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What --help shows for a value."""
+        return "A|A:B" if self.single else "A:B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        """Two numbers of the text."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(":")
+        try:
+            first, second = map(float, parts * 2 if self.single and len(parts) == 1 else parts)
+        except ValueError:
+            self.fail(f"{value!r} is not {'a number or ' if self.single else ''}two numbers, as in 0:0.5.", param, ctx)
+        return first, second
+
+
+option = partial(click.option, show_default=True)
+count = click.IntRange(min=1)
+json_option = option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+
+
+def machine_options(command: Command) -> Command:
+    """--batch-size, --workers, --device, --dtype: how it is computed."""
+    for add in (
+        option("--dtype", default="auto", help="float32, bfloat16 or float16; auto is bfloat16 on a GPU."),
+        option("--device", default="auto", help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one."),
+        option("--workers", type=count,
+               help="Threads that decode and render.  [default: one per core, half as many on a CPU]"),
+        option("--batch-size", type=count, help="Images per step of the model."),
+    ):
+        command = add(command)
+    return command

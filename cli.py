@@ -144,6 +144,7 @@ def dump(as_json: bool, **options: Any) -> None:
 @option("--log-steps", default=10, type=count, help="Steps between two lines of metrics.")
 @option("--tensorboard/--no-tensorboard", default=True, help="Write TensorBoard events.")
 @option("--skip-bad", is_flag=True, help="Train on without the images that do not decode.")
+@option("--exclude", help="File of samples to leave out of the loss: JSON of audit, or a number or name a line.")
 @machine_options
 @json_option
 def train(as_json: bool, **options: Any) -> None:

@@ -10,7 +10,17 @@ on its positions alone: not on threads, batch size or rank. Models, losses and t
 
 from logitstore.loader.batch import Batch
 from logitstore.loader.evaluation import EvalBatch, eval_batches
+from logitstore.loader.exclusion import Exclusion, read_exclusion
 from logitstore.loader.matching import as_dumped, stored_spec
 from logitstore.loader.views import ViewLoader
 
-__all__ = ["Batch", "EvalBatch", "ViewLoader", "as_dumped", "eval_batches", "stored_spec"]
+__all__ = [
+    "Batch",
+    "EvalBatch",
+    "Exclusion",
+    "ViewLoader",
+    "as_dumped",
+    "eval_batches",
+    "read_exclusion",
+    "stored_spec",
+]

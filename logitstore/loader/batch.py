@@ -47,7 +47,7 @@ class Batch:
     partner_label_B: NDArray[np.int64]
     """Class of the sample that was mixed in; the sample's own where nothing was."""
     weight_B: NDArray[np.float32]
-    """Weight in the loss: 1, or 0 where an image did not decode, here or when the store was made."""
+    """Weight in the loss: 1, or 0 where an image did not decode, here or when the store was made, or was excluded."""
     records: Records | None
     """What the store keeps of these views."""
     bad: tuple[str, ...]

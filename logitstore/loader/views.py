@@ -22,7 +22,7 @@ from logitstore.pcg import VisitOrder, view_seeds
 from logitstore.views import Renderer, ViewSpec, witness
 
 if TYPE_CHECKING:
-    from logitstore.store import Store
+    from logitstore.store import Records, Store
 
 _MIN_TASK, _MAX_TASK = 2, 16  # images in one task; even, so that pairs stay in one task
 _TASKS_AHEAD = 3  # full tasks under way per worker, so that none waits
@@ -48,6 +48,8 @@ class ViewLoader:
         drop_last: leave out an incomplete last global batch.
         shuffle_seed: visit whole shards of the store in an order that depends on this and on the pass; None visits
             positions in order.
+        exclude: samples whose views have weight 0, and where the spec mixes their neighbours' too; they are rendered
+            all the same, and nothing moves. An excluded image need not decode.
 
     Raises:
         MismatchError: the store was made of another data set or with another view spec.
@@ -71,6 +73,7 @@ class ViewLoader:
         check_witnesses: bool = True,
         drop_last: bool = False,
         shuffle_seed: int | None = None,
+        exclude: NDArray[np.int64] | None = None,
     ) -> None:
         _check_slices(batch_size, rank, world)
         if (run_seed is None) == (store is None):
@@ -86,6 +89,8 @@ class ViewLoader:
         self._renderer = Renderer(spec, size=self.size)
         self._run_seed, self._topk, self._skip_bad, self._drop_last = run_seed, topk, skip_bad, drop_last
         self._shuffle_seed = shuffle_seed
+        self._excluded_N = np.zeros(images.num_samples, np.bool_)
+        self._excluded_N[[] if exclude is None else exclude] = True
 
     def num_batches(self, start: int = 0, stop: int | None = None) -> int:
         """How many batches ``batches`` gives for the same range."""
@@ -154,8 +159,17 @@ class ViewLoader:
             records=records,
             views_ECHW=np.empty((len(position_E), 3, self.size, self.size), np.uint8),
             own_E=np.ones(len(position_E)),
-            weight_E=np.ones(len(position_E), np.float32) if records is None else records.weight.copy(),
+            weight_E=self._weights(sample_E, records),
         )
+
+    def _weights(self, sample_E: NDArray[np.int64], records: Records | None) -> NDArray[np.float32]:
+        """Weights in the loss before anything is decoded."""
+        weight_E = np.ones(len(sample_E), np.float32) if records is None else records.weight.copy()
+        excluded_E = self._excluded_N[sample_E]
+        if self.spec.mixes:  # an odd last row is its own partner
+            excluded_E = excluded_E | excluded_E[np.minimum(np.arange(len(sample_E)) ^ 1, len(sample_E) - 1)]
+        weight_E[excluded_E] = 0.0
+        return weight_E
 
     def _way(self, visit: int) -> Visit:
         if self.store is None or self._shuffle_seed is None:

@@ -120,6 +120,8 @@ class TrainConfig:
     """Write TensorBoard events."""
     skip_bad: bool = False
     """Train on without the images that do not decode, instead of stopping."""
+    exclude: str | None = None
+    """File that names samples of weight 0 in the loss: the JSON of ``logitstore audit``, or a number or name a line."""
     workers: int | None = None
     """Threads that decode and render; None is one per core, half as many on a CPU. Never changes a view."""
     device: str = "auto"

@@ -16,7 +16,7 @@ from logitstore.cards import run_folder
 from logitstore.device import default_workers, resolve_device
 from logitstore.errors import DataError, IncompleteError, InputError, LogitStoreError, MismatchError
 from logitstore.images import ImageSet, open_images
-from logitstore.loader import Batch, ViewLoader, as_dumped, stored_spec
+from logitstore.loader import Batch, Exclusion, ViewLoader, as_dumped, read_exclusion, stored_spec
 from logitstore.loader.matching import check_store
 from logitstore.store import Store, open_store
 from logitstore.train.config import TrainConfig
@@ -46,6 +46,8 @@ class Feed:
     """The stored epochs that the run visits, in turn; empty without a store."""
     notes: tuple[str, ...]
     """What the user should know, a sentence each."""
+    exclusion: Exclusion | None = None
+    """Samples of weight 0; None excludes none."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -74,6 +76,7 @@ class Feed:
     def identity(self) -> dict[str, Any]:
         """What decides the batches, as JSON types."""
         stored = {} if self.store is None else {"store": self.store.manifest.store_id, "stored_epochs": self.epochs}
+        excluded = {} if self.exclusion is None else {"exclude": self.exclusion.describe()}
         return {
             "targets": "hard labels" if self.store is None else "store",
             **stored,
@@ -81,6 +84,7 @@ class Feed:
             "num_classes": self.num_classes,
             "size": self.loader.size,
             "view": self.loader.spec.to_dict(),
+            **excluded,
         }
 
 
@@ -115,6 +119,11 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
         images = _numbered(images, class_names, num_classes)
     if spec.transform is not None:
         check_transform(spec, [images.pixels(sample) for sample in range(min(_CHECKED_IMAGES, len(images)))])
+    exclusion = None if config.exclude is None else read_exclusion(config.exclude, images)
+    if exclusion is not None:
+        notes.append(
+            f"{len(exclusion)} of {len(images)} samples are excluded by {exclusion.source}: no weight in the loss."
+        )
     loader = ViewLoader(
         images,
         spec,
@@ -129,6 +138,7 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
         skip_bad=config.skip_bad,
         drop_last=True,
         shuffle_seed=config.seed if config.shuffle else None,
+        exclude=None if exclusion is None else exclusion.sample,
     )
     if loader.num_batches() == 0:
         raise InputError(
@@ -147,6 +157,7 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
         class_names=class_names,
         epochs=epochs,
         notes=tuple(notes),
+        exclusion=exclusion,
     )
 
 

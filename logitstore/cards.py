@@ -66,12 +66,13 @@ class Accuracy:
     """The split of the data set."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Counts, shares and the 95% interval of top-1, as cards and reports hold them."""
+        """Counts, shares and their 95% intervals, as cards and reports hold them."""
         return {
             **asdict(self),
             "top1_share": self.top1 / self.images,
             "top5_share": self.top5 / self.images,
             "top1_interval": list(wilson_interval(self.top1, self.images)),
+            "top5_interval": list(wilson_interval(self.top5, self.images)),
         }
 
     def __str__(self) -> str:

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from logitstore.errors import DataError
 from logitstore.images.arrays import open_digits, open_npz
-from logitstore.images.base import ImageSet, match_classes
+from logitstore.images.base import ImageSet, match_classes, named_by_number
 from logitstore.images.files import open_folder, open_tar
 
-__all__ = ["ImageSet", "match_classes", "open_images"]
+__all__ = ["ImageSet", "match_classes", "named_by_number", "open_images"]
 
 _TIMM_PREFIXES = ("torch/", "hfds/", "hfids/", "tfds/", "wds/")
 

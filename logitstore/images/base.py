@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from logitstore.errors import DataError, InputError
 
 Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int], object]
+
+_NUMBER = re.compile(r"0|[1-9][0-9]*")
 
 
 class ImageSet(ABC):
@@ -124,21 +127,38 @@ class ImageSet(ABC):
         """
         if not 1 <= count <= self.num_samples:
             raise InputError(f"A subset of {self.name} must have 1 to {self.num_samples} images, got {count}.")
-        return self if count == self.num_samples else _Subset(self, count)
+        if count == self.num_samples:
+            return self
+        samples = np.arange(count, dtype=np.int64) * self.num_samples // count
+        return _Subset(self, samples, title=f"subset {count}")
 
-    def relabelled(self, class_names: Sequence[str] | None) -> ImageSet:
+    def select(self, samples: ArrayLike) -> ImageSet:
+        """Some samples, renumbered in the order given: new sample j is old sample ``samples[j]``.
+
+        Raises:
+            DataError: there are none.
+        """
+        chosen = np.asarray(samples, np.int64)
+        return _Subset(self, chosen, title=f"selection {chosen.tolist()}")
+
+    def relabelled(self, class_names: Sequence[str] | None, *, num_classes: int | None = None) -> ImageSet:
         """The same images with labels that number ``class_names``, matched by name.
 
         Where one side has no names, labels stay as they are.
 
+        Args:
+            class_names: the model's, or None where it has none.
+            num_classes: how many the model has, where classes named by numbers may be its class numbers; see
+                ``match_classes``.
+
         Raises:
             InputError: a class of the data set is not among ``class_names``.
         """
-        mapping = match_classes(class_names, self.class_names)
+        mapping = match_classes(class_names, self.class_names, num_classes=num_classes)
         if mapping is None:
             return self
         other = copy.copy(self)
-        other.class_names = tuple(class_names or ())
+        other.class_names = tuple(class_names or map(str, range(num_classes or 0)))
         other.labels = None if self.labels is None else mapping[self.labels]
         return other
 
@@ -149,13 +169,12 @@ class ImageSet(ABC):
 
 
 class _Subset(ImageSet):
-    def __init__(self, base: ImageSet, count: int) -> None:
-        self._base = base
-        self._samples = np.arange(count, dtype=np.int64) * base.num_samples // count
+    def __init__(self, base: ImageSet, samples: NDArray[np.int64], *, title: str) -> None:
+        self._base, self._samples, self._title = base, samples, title
         super().__init__(
             name=base.name,
             split=base.split,
-            num_samples=count,
+            num_samples=len(samples),
             labels=None if base.labels is None else base.labels[self._samples],
             class_names=base.class_names,
             no_labels=base._no_labels,
@@ -170,7 +189,7 @@ class _Subset(ImageSet):
         return self._base.pixels(int(self._samples[i]))
 
     def _fingerprint(self) -> str:
-        return hashlib.sha256(f"subset {self.num_samples} of {self._base.fingerprint}".encode()).hexdigest()
+        return hashlib.sha256(f"{self._title} of {self._base.fingerprint}".encode()).hexdigest()
 
     def check(self, progress: Progress | None = None, *, skip_bad: bool = False) -> list[str]:
         from logitstore.images.encoded import EncodedImages, check_encoded
@@ -181,9 +200,16 @@ class _Subset(ImageSet):
 
 
 def match_classes(
-    teacher_names: Sequence[str] | None, data_names: Sequence[str] | None
+    teacher_names: Sequence[str] | None, data_names: Sequence[str] | None, *, num_classes: int | None = None
 ) -> NDArray[np.int64] | None:
     """The teacher's number of each class of a data set, matched by name. The teacher may know more classes.
+
+    Args:
+        teacher_names: one name per class, or None.
+        data_names: those of the data set, or None.
+        num_classes: the teacher's C, where data classes that are named by numbers may be the teacher's class numbers
+            (see ``named_by_number``): when measuring on test sets that come so. Where something is to be learnt or
+            stored, leave it None: folders may just as well be numbered for another reason.
 
     Returns:
         int64 array, one entry per data class; None where one side has no names and there is nothing to match.
@@ -191,6 +217,8 @@ def match_classes(
     Raises:
         InputError: a class of the data set is unknown to the teacher, or its name stands there twice.
     """
+    if num_classes is not None and named_by_number(teacher_names, data_names):
+        return _numbers(data_names or (), num_classes)
     if teacher_names is None or data_names is None:
         return None
     counts = Counter(teacher_names)
@@ -204,6 +232,26 @@ def match_classes(
         raise InputError(f"The teacher has several classes called {_first(repeated)}: give its classes unique names.")
     numbers = {name: number for number, name in enumerate(teacher_names)}
     return np.array([numbers[name] for name in data_names], np.int64)
+
+
+def named_by_number(teacher_names: Sequence[str] | None, data_names: Sequence[str] | None) -> bool:
+    """Whether class names of a data set can be a teacher's class numbers, as in ImageNet-V2's folders 0 to 999.
+
+    All of them are whole numbers without leading zeros, and none of the teacher's names is one.
+    """
+    if not data_names or not all(map(_NUMBER.fullmatch, data_names)):
+        return False
+    return not any(map(_NUMBER.fullmatch, teacher_names or ()))
+
+
+def _numbers(data_names: Sequence[str], num_classes: int) -> NDArray[np.int64]:
+    if outside := [name for name in data_names if int(name) >= num_classes]:
+        raise InputError(
+            f"The data set's classes are named by numbers, of which {len(outside)} ({_first(outside)}) are no class "
+            f"numbers of a model whose {num_classes} classes count from 0: give a model of these classes, or rename "
+            "the class folders."
+        )
+    return np.array([int(name) for name in data_names], np.int64)
 
 
 def _first(names: list[str], count: int = 5) -> str:

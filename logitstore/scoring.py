@@ -1,14 +1,16 @@
-"""Accuracy of a model on labelled images: how often the label comes first, and among the first five.
+"""What a model says of the images of a data set: its logits, and where the right classes stand among them.
 
-Training and ``eval`` measure with this one function, on the loader's centre views. Shape
-suffixes: B batch, C classes.
+Training, ``eval`` and the class correlation see images through this one function, on the loader's centre views. Shape
+suffixes: B batch, N images, C classes, L right classes of an image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from logitstore.cards import Accuracy, Preprocessing
@@ -30,59 +32,119 @@ def score(
     workers: int = 1,
     advance: Callable[[int], object] | None = None,
 ) -> Accuracy:
-    """Measure a model on all samples of a labelled data set.
+    """Measure a model on all samples of a labelled data set; the arguments are those of ``eval_logits``.
+
+    Raises:
+        DataError: the data set has no labels, or a label that is no class of the model.
+        NonFiniteError: a logit is NaN.
+    """
+    label_N = images.require_labels("to measure accuracy")
+    top1 = top5 = 0
+    for rows, logits_BC in eval_logits(
+        model,
+        images,
+        size=size,
+        preprocessing=preprocessing,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        workers=workers,
+        advance=advance,
+    ):
+        check_labels(images, logits_BC.shape[1])
+        rank_B = label_ranks(logits_BC, label_N[rows, None])
+        top1 += int((rank_B < 1).sum())
+        top5 += int((rank_B < 5).sum())
+    return Accuracy(images=len(images), top1=top1, top5=top5, split=images.split)
+
+
+def eval_logits(
+    model: Callable[[Tensor], Tensor],
+    images: ImageSet,
+    *,
+    size: int,
+    preprocessing: Preprocessing,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = 64,
+    workers: int = 1,
+    advance: Callable[[int], object] | None = None,
+) -> Iterator[tuple[slice, Tensor]]:
+    """The logits of all samples, in order.
 
     A module is put into eval mode for it and back into the mode it was in.
 
     Args:
         model: from normalised images [B, 3, size, size] to logits [B, C].
-        images: the data set, with labels that number the model's classes.
+        images: the data set; labels do not matter.
         size: height and width of the centre views, in pixels.
         preprocessing: what the model wants to be fed.
         device: where the model runs.
         dtype: autocast type; float32 for none.
         batch_size: images at a time; the last batch is smaller.
         workers: threads that decode and resize.
-        advance: called with the number of images measured since the last call.
+        advance: called with the number of images done since the last call.
+
+    Yields:
+        Which samples, and their logits: float32 [B, C] on the device.
 
     Raises:
-        DataError: the data set has no labels, or a label that is no class of the model.
         NonFiniteError: a logit is NaN.
     """
-    images.require_labels("to measure accuracy")
-    mean, std = preprocessing.mean, preprocessing.std
-    top1 = top5 = 0
     was_training = isinstance(model, torch.nn.Module) and model.training
     if isinstance(model, torch.nn.Module):
         # Also in eval mode already: it drops what layers cached of older weights (timm's attention biases).
         model.eval()
-    with torch.inference_mode():
+    try:
         for batch in eval_batches(
             images, size=size, crop_pct=preprocessing.crop_pct, batch_size=batch_size, workers=workers
         ):
-            with autocast(device, dtype):
-                logits_BC = model(normalise(torch.from_numpy(batch.views_BCHW), mean, std, device)).float()
-            rank_B = _ranks(logits_BC, torch.from_numpy(batch.label_B).to(device), images)
-            top1 += int((rank_B < 1).sum())
-            top5 += int((rank_B < 5).sum())
+            # Entered anew for each batch: between two of them the caller's own code runs.
+            with torch.inference_mode(), autocast(device, dtype):
+                views_BCHW = torch.from_numpy(batch.views_BCHW)
+                logits_BC = model(normalise(views_BCHW, preprocessing.mean, preprocessing.std, device)).float()
+                if bool(logits_BC.isnan().any()):
+                    raise NonFiniteError(
+                        "The model gave a NaN: its weights are unusable, or float16 overflows (--dtype float32)."
+                    )
+            yield slice(batch.start, batch.start + len(batch)), logits_BC
             if advance is not None:
                 advance(len(batch))
-    if was_training:
-        assert isinstance(model, torch.nn.Module)
-        model.train()
-    return Accuracy(images=len(images), top1=top1, top5=top5, split=images.split)
+    finally:
+        if was_training:
+            assert isinstance(model, torch.nn.Module)
+            model.train()
 
 
-def _ranks(logits_BC: Tensor, label_B: Tensor, images: ImageSet) -> Tensor:
-    """Place of each label among the logits, from 0; among equal logits the lower class comes first."""
-    num_classes = logits_BC.shape[1]
-    if bool((label_B >= num_classes).any()) or bool((label_B < 0).any()):
+def check_labels(images: ImageSet, num_classes: int) -> None:
+    """Refuse labels that are no classes of a model.
+
+    Raises:
+        DataError: there is one; or there are no labels.
+    """
+    label_N = images.require_labels("to measure accuracy")
+    if int(label_N.min()) < 0 or int(label_N.max()) >= num_classes:
         raise DataError(
             f"{images.name} ({images.split}) has a label outside the model's {num_classes} classes: "
             "evaluate on the data set whose classes the model was trained on."
         )
-    if bool(logits_BC.isnan().any()):
-        raise NonFiniteError("The model gave a NaN: its weights are unusable, or float16 overflows (--dtype float32).")
-    own_B1 = logits_BC.gather(1, label_B[:, None])
-    lower_BC = torch.arange(num_classes, device=logits_BC.device)[None, :] < label_B[:, None]
-    return ((logits_BC > own_B1) | ((logits_BC == own_B1) & lower_BC)).sum(1)
+
+
+def label_ranks(logits_BC: Tensor, label_BL: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Place of an image's first right class among its logits, from 0; among equal logits the lower class comes first.
+
+    Args:
+        logits_BC: on any device.
+        label_BL: the right classes of each image, -1 where it has fewer than L.
+
+    Returns:
+        int64 [B]; C where an image has no right class.
+    """
+    num_classes = logits_BC.shape[1]
+    best_B = torch.full((len(logits_BC),), num_classes, dtype=torch.int64, device=logits_BC.device)
+    class_1C = torch.arange(num_classes, device=logits_BC.device)[None, :]
+    for label_B in torch.from_numpy(label_BL.T.copy()).to(logits_BC.device):
+        own_B1 = logits_BC.gather(1, label_B[:, None].clamp(min=0))
+        before_BC = (logits_BC > own_B1) | ((logits_BC == own_B1) & (class_1C < label_B[:, None]))
+        best_B = torch.where(label_B < 0, best_B, torch.minimum(best_B, before_BC.sum(1)))
+    return best_B.cpu().numpy()

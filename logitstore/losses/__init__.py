@@ -1,0 +1,31 @@
+"""Losses on what a store keeps and on hard labels, and how two of them are joined.
+
+============ ==========================================================
+module       what lives there
+============ ==========================================================
+soft_targets cross-entropy and divergence against sparse records
+plain        logits against logits, and hard labels; means over rows
+joint        one loss out of a distillation loss and one on hard labels
+============ ==========================================================
+
+Losses are means over the rows' weights; rows of weight 0 (skipped samples) count for nothing. float64 logits are
+computed in float64, all others in float32, also under autocast. Which losses a run takes is the trainer's business, and
+what the targets mean the store's.
+"""
+
+from logitstore.losses.joint import alpha_loss, harmonic_coefficients, harmonic_mean, linear_alpha, ratio_alpha
+from logitstore.losses.plain import hard_label_cross_entropy, logit_mse, weighted_mean
+from logitstore.losses.soft_targets import soft_target_cross_entropy, tempered_kl
+
+__all__ = [
+    "alpha_loss",
+    "hard_label_cross_entropy",
+    "harmonic_coefficients",
+    "harmonic_mean",
+    "linear_alpha",
+    "logit_mse",
+    "ratio_alpha",
+    "soft_target_cross_entropy",
+    "tempered_kl",
+    "weighted_mean",
+]

@@ -6,7 +6,7 @@ suffixes: B batch, N images, C classes, L right classes of an image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ def eval_logits(
     batch_size: int = 64,
     workers: int = 1,
     advance: Callable[[int], object] | None = None,
-) -> Iterator[tuple[slice, Tensor]]:
+) -> Generator[tuple[slice, Tensor], None, None]:
     """The logits of all samples, in order.
 
     A module is put into eval mode for it and back into the mode it was in.

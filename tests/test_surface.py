@@ -20,8 +20,8 @@ RANKS = [
     {"store", "views", "images", "device", "cards"},
     {"loader", "losses", "topk", "students"},
     {"models", "optim", "scoring"},
-    {"teacher"},
-    {"dump", "finetune", "train", "evaluate", "recheck", "plan", "report"},
+    {"teacher", "trained"},
+    {"dump", "finetune", "train", "evaluate", "recheck", "plan", "report", "catalogue"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,6 +1,6 @@
 """What the loader hands out, and which positions go into it.
 
-Shape suffixes: B batch, C colours (3), H height, W width; a batch's witnesses have J.
+Shape suffixes: B batch, C colours (3) or, of logits, classes, H height, W width; a batch's witnesses have J.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class Batch:
     """Weight in the loss: 1, or 0 where an image did not decode, here or when the store was made, or was excluded."""
     records: Records | None
     """What the store keeps of these views."""
+    logits_BC: NDArray[np.float32] | None = None
+    """The teacher's logits, where they were asked for; NaN where ``weight_B`` is 0 because the store has no record."""
     bad: tuple[str, ...]
     """Names of images that did not decode."""
     witness_position_J: NDArray[np.int64]

@@ -1,6 +1,7 @@
 """Batches of views for the producer (fresh seeds) and the consumer (stored seeds).
 
-Shape suffixes: B batch, E the pairs that enclose it, J its witnesses, C colours (3), H height, W width.
+Shape suffixes: B batch, E the pairs that enclose it, J its witnesses, C colours (3) or, of logits, classes, H height,
+W width.
 """
 
 from __future__ import annotations
@@ -48,12 +49,13 @@ class ViewLoader:
         drop_last: leave out an incomplete last global batch.
         shuffle_seed: visit whole shards of the store in an order that depends on this and on the pass; None visits
             positions in order.
+        logits: read the teacher's logits from the store, too, which must be dense and have ``logz``.
         exclude: samples whose views have weight 0, and where the spec mixes their neighbours' too; they are rendered
             all the same, and nothing moves. An excluded image need not decode.
 
     Raises:
         MismatchError: the store was made of another data set or with another view spec.
-        InputError: batch size, rank and world do not fit together.
+        InputError: batch size, rank and world do not fit together, or the store has no logits.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class ViewLoader:
         check_witnesses: bool = True,
         drop_last: bool = False,
         shuffle_seed: int | None = None,
+        logits: bool = False,
         exclude: NDArray[np.int64] | None = None,
     ) -> None:
         _check_slices(batch_size, rank, world)
@@ -80,6 +83,8 @@ class ViewLoader:
             raise InputError("A view loader takes its seeds either from a run seed or from a store.")
         if store is not None:
             check_store(store, images, spec)
+            if logits:
+                store.require_logits()
             run_seed = store.manifest.run_seed
         assert run_seed is not None
         self.images, self.spec, self.store = images, spec, store
@@ -88,7 +93,7 @@ class ViewLoader:
         self.checks_witnesses = store is not None and check_witnesses and self.size == spec.size
         self._renderer = Renderer(spec, size=self.size)
         self._run_seed, self._topk, self._skip_bad, self._drop_last = run_seed, topk, skip_bad, drop_last
-        self._shuffle_seed = shuffle_seed
+        self._shuffle_seed, self._logits = shuffle_seed, logits
         self._excluded_N = np.zeros(images.num_samples, np.bool_)
         self._excluded_N[[] if exclude is None else exclude] = True
 
@@ -143,11 +148,12 @@ class ViewLoader:
         position_E = np.concatenate([np.arange(*run, dtype=np.int64) for run in runs] or [np.arange(0)])
         if self.store is None or not runs:
             order = VisitOrder(num_samples=self.images.num_samples, run_seed=self._run_seed, epoch=epoch)
-            sample_E, records = order.samples(position_E), None
+            sample_E, records, logits_EC = order.samples(position_E), None, None
             seed_E = view_seeds(self._run_seed, epoch, sample_E)
         else:
             records = joined([self.store.read(epoch, *run, topk=self._topk) for run in runs])
             sample_E, seed_E = records.sample, records.seed
+            logits_EC = np.concatenate([self.store.logits(epoch, *run) for run in runs]) if self._logits else None
         return Work(
             epoch=epoch,
             start=start,
@@ -157,6 +163,7 @@ class ViewLoader:
             sample_E=np.asarray(sample_E, np.int64),
             seed_E=np.asarray(seed_E, np.uint32),
             records=records,
+            logits_EC=logits_EC,
             views_ECHW=np.empty((len(position_E), 3, self.size, self.size), np.uint8),
             own_E=np.ones(len(position_E)),
             weight_E=self._weights(sample_E, records),
@@ -231,6 +238,7 @@ class ViewLoader:
             partner_label_B=partner_label_E[work.cut],
             weight_B=work.weight_E[work.cut],
             records=None if work.records is None else cut(work.records, work.cut),
+            logits_BC=None if work.logits_EC is None else work.logits_EC[work.cut],
             bad=tuple(work.bad[row] for row in sorted(work.bad) if row in kept),
             witness_position_J=witness_position_J,
             witness_J=witness_J,

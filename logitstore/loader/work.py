@@ -1,6 +1,6 @@
 """A batch in the making: what its tasks read and write, and how stored records are put together for it.
 
-Shape suffixes: E rows of the pairs that enclose a batch, C colours (3), H height, W width.
+Shape suffixes: E rows of the pairs that enclose a batch, C colours (3) or, of logits, classes, H height, W width.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class Work:
     sample_E: NDArray[np.int64]
     seed_E: NDArray[np.uint32]
     records: Records | None
+    logits_EC: NDArray[np.float32] | None
+    """The teacher's, in the order of classes."""
     views_ECHW: NDArray[np.uint8]
     own_E: NDArray[np.float64]
     weight_E: NDArray[np.float32]

@@ -4,7 +4,7 @@ Knows numpy, zarr and checksums; no torch and no views. docs/format.md specifies
 
     manifest   what a store holds, and its id        layout    names, shapes, zarr metadata
     records    padding, quantising, masses           shards    arrays <-> bytes of objects
-    cache      decoded shards in memory
+    dense      logits back                           cache     decoded shards in memory
     objects    where bytes lie                       codecs/   how chunks are compressed
     claims     who may write                         commits   what makes a shard exist
     writer     create, claim, commit                 reader    open, check, decode

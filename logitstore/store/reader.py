@@ -19,6 +19,7 @@ from logitstore.errors import DamagedError, FormatError, IncompleteError, InputE
 from logitstore.pcg import VisitOrder
 from logitstore.store.cache import DecodedShard, ShardCache
 from logitstore.store.commits import Commit, commit_key, parse_commit_name, read_object
+from logitstore.store.dense import decode_logits, require_logits
 from logitstore.store.layout import COMMITS, METADATA, array_checksum, array_layouts, read_manifest
 from logitstore.store.manifest import WITNESS_EVERY, Manifest
 from logitstore.store.objects import LocalObjects
@@ -193,6 +194,26 @@ class Store:
             weight=(kept > 0).astype(np.float32),
             logz=joined["logz"].copy() if "logz" in joined else None,
         )
+
+    def logits(self, epoch: int, start: int, stop: int) -> NDArray[np.float32]:
+        """The teacher's logits at positions ``start`` to ``stop`` of an epoch, float32 [B, C], NaN for skipped samples.
+
+        Raises:
+            InputError: the store is not dense or lacks ``logz``, or the positions lie outside it.
+            IncompleteError: a shard is not there.
+            DamagedError: a stored object is not what was committed.
+        """
+        self.require_logits()
+        parts = []
+        for shard, low, high in self._spans(epoch, start, stop):
+            arrays = self.block(epoch, shard).arrays()
+            index, logp, logz = (arrays[name][low:high] for name in ("index", "logp", "logz"))
+            parts.append(decode_logits(index, logp, logz, self.num_classes))
+        return np.concatenate(parts)
+
+    def require_logits(self) -> None:
+        """Refuse a store without logits: InputError, with the command that makes one that has them."""
+        require_logits(self.manifest, self.path)
 
     def witnesses(self, epoch: int, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
         """The positions in [start, stop) that have a witness, and their CRC-32Cs."""

@@ -27,7 +27,7 @@ from logitstore.cards import Card, Preprocessing
 from logitstore.device import seeded
 from logitstore.errors import ModelError
 from students import UnknownModelError, build_arguments, create_student, resolve
-from students.tinyvit import from_reference, is_reference_checkpoint
+from students.transfer import by_timm_names
 
 State = Mapping[str, Tensor]
 
@@ -163,7 +163,7 @@ def restore_model(name: str, state: State, *, size: int, card: Card | None = Non
     Args:
         name: short or timm name.
         state: the file's state dict, by timm's names or by those of a reference implementation that timm's filters
-            or ``students.tinyvit`` know.
+            or ``students.transfer`` know.
         size: side of the images in pixels.
         card: of the file, if it has one.
 
@@ -171,7 +171,7 @@ def restore_model(name: str, state: State, *, size: int, card: Card | None = Non
         ModelError: the file has no classifier, or it is of another model.
     """
     model = model_name(name)
-    state = _by_timm_names(state)
+    state = by_timm_names(state)
     num_classes = _count_classes(model, state, size)
     for model_args in _possible_arguments(model, size, card):
         candidate = build_model(model, num_classes=num_classes, size=size, model_args=model_args)
@@ -193,11 +193,6 @@ def _possible_arguments(model: str, size: int, card: Card | None) -> list[dict[s
     if card is not None and (card.size == size or "img_size" not in card.model_args):
         possible.insert(0, dict(card.model_args))
     return possible
-
-
-def _by_timm_names(state: State) -> dict[str, Tensor]:
-    plain = dict(state)
-    return from_reference(plain) if is_reference_checkpoint(plain) else plain
 
 
 def _count_classes(model: str, state: State, size: int) -> int:
@@ -225,7 +220,7 @@ def backbone_weights(name: str, state: State, model: nn.Module) -> dict[str, Ten
     Raises:
         ModelError: something other than the classifier is missing in the file.
     """
-    state = _by_timm_names(state)
+    state = by_timm_names(state)
     own = model.state_dict()
     source = state if not _differences(state, own) else _filtered(state, model)
     kept = {key: tensor for key, tensor in source.items() if key in own and own[key].shape == tensor.shape}

@@ -6,13 +6,17 @@ parameters with 100 classes. timm's own Swin class is used, so timm's weights, f
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 
-__all__ = ["swin_m", "swin_n"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["from_reference", "is_reference_checkpoint", "swin_m", "swin_n"]
 
 _CFG = {
     "num_classes": 1000,
@@ -61,3 +65,18 @@ def swin_n(pretrained: bool = False, **options: Any) -> SwinTransformer:
 def swin_m(pretrained: bool = False, **options: Any) -> SwinTransformer:
     """Swin-M: depths 2, 2, 4, 2. ``options`` as for timm's Swin-T; there are no pretrained weights."""
     return _swin("swin_m", (2, 2, 4, 2), pretrained, options)
+
+
+def is_reference_checkpoint(state: dict[str, Tensor]) -> bool:
+    """Whether the names are those of the reference implementation, whose stages end with the patch merging."""
+    return "layers.0.downsample.reduction.weight" in state
+
+
+def from_reference(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A reference checkpoint's tensors under timm's names. Values are not touched."""
+    return {_timm_name(name): tensor for name, tensor in state.items()}
+
+
+def _timm_name(name: str) -> str:
+    name = re.sub(r"^layers\.(\d+)\.downsample\.", lambda match: f"layers.{int(match[1]) + 1}.downsample.", name)
+    return re.sub(r"^head\.(weight|bias)$", r"head.fc.\1", name)

@@ -19,7 +19,7 @@ RANKS = [
     {"pcg", "process", "progress", "signals", "console"},
     {"store", "views", "images", "device", "cards"},
     {"loader", "losses", "topk", "students"},
-    {"models", "optim", "scoring"},
+    {"models", "optim", "scoring", "initial"},
     {"teacher", "trained"},
     {"dump", "finetune", "train", "evaluate", "recheck", "plan", "report", "catalogue"},
     {"cli"},

@@ -25,6 +25,7 @@ from logitstore.loader import Batch
 from logitstore.losses import hard_label_cross_entropy, soft_target_cross_entropy
 from logitstore.optim import create_optimizer, create_schedule, peak_rate
 from students.recipes import Recipe
+from students.transfer import frozen_modules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +129,7 @@ class Learner:
         self.preprocessing, self.device, self.dtype = preprocessing, device, dtype
         self.step = 0
         self._criterion, self._recipe, self._seed, self._accumulate = criterion, recipe, seed, accumulate
+        self._frozen = frozen_modules(self.model)
         self._optimizer = create_optimizer(self.model, recipe, global_batch=recipe.batch_size)
         self._schedule = create_schedule(
             self._optimizer, recipe, global_batch=recipe.batch_size, steps_per_epoch=steps_per_epoch
@@ -179,6 +181,8 @@ class Learner:
 
     def _train_mode(self) -> None:
         self.model.train()
+        for module in self._frozen:
+            module.eval()
         if self._recipe.bn_eval:
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):

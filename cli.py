@@ -107,8 +107,8 @@ def dump(as_json: bool, **options: Any) -> None:
 @option("--subset", type=count, help="Use only this many samples.  [default: as many as the store was made of]")
 @option("--hard-labels-only", is_flag=True, help="Train on the labels with the same recipe, without a store.")
 @option("--topk", type=count, help="Read at most this many classes of each record.")
-@option("--view", help="View spec; needed for a store of your own module:function.  [default: the store's]")
-@option("--size", type=count, help="Side of the views in pixels.  [default: the store's]")
+@option("--view", help="View spec; needed for a store of your own module:function.  [default: the store's, or the recipe's]")
+@option("--size", type=count, help="Side of the views in pixels.  [default: the recipe's, else the store's]")
 @option("--shuffle", type=click.Choice(["shards"]), help="Visit shards in an order that depends on the run seed.")
 @option("--recipe", help="Named recipe.  [default: digits on digits, else tinyvit_1k_distill]")
 @option("--epochs", type=count, help="Passes over the data.  [default: the recipe's, as for all that follow]")
@@ -136,9 +136,12 @@ def dump(as_json: bool, **options: Any) -> None:
         help="Weight of the HARD-LABEL loss in (1-alpha)*L_d + alpha*L_s, as in the paper; A:B from start to end.")
 @option("--harmonic-weights", type=Pair(),
         help="w_d:w_s, the weights of distillation and hard-label loss in their harmonic mean.")
+@option("--init-from", help="Start from these weights of the same family: a file, or the folder of a run.")
+@option("--cut", type=int, help="Leading blocks copied from --init-from.  [default: all at the same place in both]")
+@option("--freeze-copied", is_flag=True, help="Hold what was copied fixed.")
 @option("--seed", default=0, type=click.IntRange(min=0), help="Run seed: initial weights, drop path, shuffled shards.")
 @option("--accumulate", default=1, type=count, help="Cut each batch into so many pieces, to save memory.")
-@option("--out", help="The run's folder.  [default: runs/train/STUDENT-DATA]")
+@option("--out", help="The run's folder.  [default: runs/train/STUDENT-DATA, with -labels for labels alone]")
 @option("--fresh", is_flag=True, help="Start anew where the folder holds a run, instead of resuming it.")
 @option("--checkpoint-steps", default=500, type=count, help="Steps between two checkpoints.")
 @option("--log-steps", default=10, type=count, help="Steps between two lines of metrics.")
@@ -168,20 +171,24 @@ def train(as_json: bool, **options: Any) -> None:
 @option("--data", default="digits", help="The data set to measure on, with labels.")
 @option("--split", default="val", help="The split of it, where it has splits.")
 @option("--subset", type=count, help="Use only this many samples, evenly spaced.")
-@option("--size", type=count, help="Side of the views in pixels.  [default: what the card says]")
+@option("--real", is_flag=True, help="Also use the ReaL labels of ImageNet's validation images, found by file name.")
+@option("--teacher", help="Model file with its card: agreement with it, top-1 and KL.")
+@option("--baseline", help="Model file with its card: gains over it, class by class.")
+@option("--size", type=count, help="Side of the checkpoint's views in pixels.  [default: what the card says]")
 @machine_options
 @json_option
 def evaluate(as_json: bool, **options: Any) -> None:
-    """Top-1 and top-5 of a teacher or a student, with a 95% interval.
+    """Top-1 and top-5 of a teacher or a student with 95% intervals; agreement with a teacher, gains over a baseline.
 
     \b
     Example:
-      logitstore eval --checkpoint runs/train/tinyvit_21m-digits
+      logitstore eval --checkpoint runs/train/tinyvit_21m-digits --teacher runs/finetune/swin_t-digits
     """
     from logitstore.evaluate import EvalConfig
     from logitstore.evaluate import evaluate as run
 
-    show(run(EvalConfig(**options), Progress).to_dict(), as_json)
+    result = run(EvalConfig(**options), Progress)
+    show(result.to_dict() if as_json else result.lines(), as_json)
 
 
 @main.command()
@@ -224,3 +231,27 @@ def verify(as_json: bool, **options: Any) -> None:
     report = run(VerifyConfig(**options), Progress)
     show(report.to_dict(), as_json)
     sys.exit(0 if report.ok else 1)
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@option("--measure", is_flag=True, help="Also time the forward pass on this machine.")
+@option("--num-classes", type=count, help="Classes.  [default: 100 for Swin, else 1000, as the papers count]")
+@option("--size", type=count, help="Side of the images in pixels.  [default: each model's own]")
+@option("--batch-size", type=count, help="Images in a timed pass.  [default: 8 on a CPU, 256 on a GPU]")
+@option("--device", default="auto", help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")
+@option("--dtype", default="auto", help="float32, bfloat16 or float16; auto is bfloat16 on a GPU.")
+@json_option
+def models(as_json: bool, **options: Any) -> None:
+    """Parameters, multiply-accumulates and speed of models: the papers' students and teachers, or those named.
+
+    NAMES are short or timm names, with * and ? for several. What the papers print stands beside it.
+
+    \b
+    Example:
+      logitstore models swin_n 'tinyvit_*' --measure
+    """
+    from logitstore.catalogue import ModelsConfig, list_models
+
+    result = list_models(ModelsConfig(**options), Progress)
+    show(result.to_dict() if as_json else result.table(), as_json)

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
@@ -90,13 +90,38 @@ def say(line: str) -> None:
 
 
 def show(report: dict[str, Any], as_json: bool) -> None:
-    """A result on standard output: one JSON object, or aligned ``name  value`` lines."""
+    """A result on standard output: one JSON object, or aligned ``name  value`` lines; lists of objects as tables."""
     if as_json:
         click.echo(json.dumps(report))
         return
     width = max(map(len, report), default=0)
     for name, value in report.items():
-        click.echo(f"{name:<{width}}  {_plain(value)}")
+        if isinstance(value, list | tuple) and value and all(isinstance(item, dict) for item in value):
+            click.echo("\n".join([f"{name}:", *_table(value)]))
+        else:
+            click.echo(f"{name:<{width}}  {_plain(value)}")
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line a row under the first row's names, numbers to the right."""
+    names = list(rows[0])
+    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    right = [all(isinstance(row.get(name), int | float | None) for row in rows) for name in names]
+    lines = (
+        "  ".join(
+            f"{cell:>{width}}" if to_right else f"{cell:<{width}}"
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        )
+        for line in cells
+    )
+    return [f"  {line}".rstrip() for line in lines]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else _plain(value)
 
 
 def _plain(value: Any) -> str:

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import cli
+from logitstore.catalogue import ModelsConfig
 from logitstore.console import Terminated, show
 from logitstore.dump import DumpConfig, dump
 from logitstore.evaluate import EvalConfig
@@ -29,6 +30,7 @@ CONFIGURATIONS: dict[str, Any] = {
     "train": TrainConfig,
     "eval": EvalConfig,
     "verify": VerifyConfig,
+    "models": ModelsConfig,
 }
 
 
@@ -47,7 +49,7 @@ def parameters(name: str) -> dict[str, click.Parameter]:
 
 
 def test_commands_are_complete() -> None:
-    assert list(cli.main.commands) == ["finetune", "dump", "train", "eval", "info", "verify"]
+    assert list(cli.main.commands) == ["finetune", "dump", "train", "eval", "info", "verify", "models"]
 
 
 @pytest.mark.parametrize("name", [*cli.main.commands, ""])

@@ -1,0 +1,310 @@
+"""``models``: names, parameters, multiply-accumulates and, on request, the speed of models on this machine.
+
+What the papers print stands beside it with its source and hardware: parameters and MACs can be compared with ours,
+speeds only within one machine. A MAC is one multiplication and one addition of a convolution, a linear layer or a
+product of matrices in attention; norms, activations and sums count for nothing, as in the papers' counters.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import timm
+import torch
+from timm.models import get_pretrained_cfg
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from logitstore.device import autocast, dtype_name, require_runs, resolve_device, resolve_dtype
+from logitstore.errors import InputError
+from logitstore.models import build_model, model_name
+from logitstore.progress import ProgressFactory, start
+from students.names import SHORT_NAMES
+
+DEFAULT_MODELS = (
+    "swin_n",
+    "swin_m",
+    "swin_t",
+    "swin_s",
+    "swin_b",
+    "tinyvit_5m",
+    "tinyvit_11m",
+    "tinyvit_21m",
+    "tinyvit_21m_384",
+    "tinyvit_21m_512",
+    "deit_ti",
+    "deit_s",
+    "deit_b",
+)
+"""Students and teachers of the papers."""
+
+_DEFAULT_BATCH = {"cpu": 8, "cuda": 256}
+_WARM_UP, _LEAST_REPEATS, _LEAST_SECONDS = 2, 3, 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What a paper prints of a model, at the classes and the size that it gives."""
+
+    source: str
+    """Paper and table."""
+    parameters: float | None = None
+    """Millions."""
+    macs: float | None = None
+    """Billions, for one image."""
+    images_per_second: float | None = None
+    """On the paper's hardware."""
+    hardware: str | None = None
+    """That hardware; None where no speed is given."""
+
+    def __str__(self) -> str:
+        parts = [
+            f"{value:g} {unit}"
+            for value, unit in ((self.parameters, "M"), (self.macs, "GMACs"), (self.images_per_second, "img/s"))
+            if value is not None
+        ]
+        return f"{', '.join(parts)} ({self.source}{f'; {self.hardware}' if self.hardware else ''})"
+
+
+def _framework(parameters: float, rate: float) -> Published:
+    """A row of Table X: 100 classes."""
+    return Published(
+        source="Swin framework, Table X",
+        parameters=parameters,
+        images_per_second=rate,
+        hardware="hardware not given",
+    )
+
+
+def _tinyvit(macs: float, rate: float) -> Published:
+    """A row of Table 4: 1000 classes."""
+    return Published(source="TinyViT, Table 4", macs=macs, images_per_second=rate, hardware="V100")
+
+
+PUBLISHED: dict[str, tuple[Published, ...]] = {
+    "swin_n": (_framework(20.5, 573.8),),
+    "swin_m": (_framework(24.0, 494.5),),
+    "swin_tiny_patch4_window7_224": (_framework(27.6, 422.5), _tinyvit(4.5, 1393)),
+    "swin_small_patch4_window7_224": (_framework(48.9, 246.5), Published(source="Swin, Table 1", macs=8.7)),
+    "swin_base_patch4_window7_224": (_framework(86.9, 165.3), Published(source="Swin, Table 1", macs=15.4)),
+    "tiny_vit_5m_224": (_tinyvit(1.3, 3060),),
+    "tiny_vit_11m_224": (_tinyvit(2.0, 2468),),
+    "tiny_vit_21m_224": (_tinyvit(4.3, 1571),),
+    "tiny_vit_21m_384": (_tinyvit(13.8, 394),),
+    "tiny_vit_21m_512": (_tinyvit(27.0, 167),),
+    "deit_small_patch16_224": (_tinyvit(4.6, 2276),),
+}
+"""By timm's name without a tag. The Swin framework does not say what it measured on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsConfig:
+    """Which models to list, and how. Every field is an option of ``logitstore models``."""
+
+    names: tuple[str, ...] = ()
+    """Short or timm names, with ``*`` and ``?`` for several; none takes ``DEFAULT_MODELS``."""
+    measure: bool = False
+    """Also time the forward pass, in eval mode."""
+    num_classes: int | None = None
+    """C; None is as the papers give parameters: 100 for Swin (Table X), 1000 for the others."""
+    size: int | None = None
+    """Side of the images in pixels; None is each model's own."""
+    batch_size: int | None = None
+    """Images in a timed pass; None is 8 on a CPU and 256 on a GPU."""
+    device: str = "auto"
+    """Where to time: ``cpu``, ``cuda``, ``cuda:1``, …; ``auto`` takes a GPU if there is one."""
+    dtype: str = "auto"
+    """``float32``, ``bfloat16`` or ``float16``, by autocast; ``auto`` is bfloat16 on a GPU."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_classes", "size", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFigures:
+    """One model in figures."""
+
+    name: str
+    """As it was asked for."""
+    timm_name: str
+    """timm's name."""
+    size: int
+    """Side of its images in pixels."""
+    num_classes: int
+    """C."""
+    parameters: int
+    """Of the whole model, classifier included."""
+    macs: int
+    """Multiply-accumulates for one image."""
+    images_per_second: float | None = None
+    """Forward pass; None where it was not measured."""
+    published: tuple[Published, ...] = ()
+    """What papers print of it, whatever ``size`` and ``num_classes`` are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsResult:
+    """The list."""
+
+    models: tuple[ModelFigures, ...]
+    """A model each, in the order asked for."""
+    measured: dict[str, Any] | None
+    """How speed was measured: batch size, device, dtype, torch's threads on a CPU; None where it was not."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
+
+    def table(self) -> dict[str, Any]:
+        """For people: a row a model, with short headings."""
+        rows = []
+        for figures in self.models:
+            row: dict[str, Any] = {"model": figures.name, "timm": figures.timm_name, "px": figures.size}
+            row |= {"classes": figures.num_classes, "parameters": figures.parameters, "GMACs": figures.macs / 1e9}
+            if figures.images_per_second is not None:
+                row["img/s"] = figures.images_per_second
+            rows.append({**row, "published": "; ".join(map(str, figures.published))})
+        return {"models": rows} if self.measured is None else {"models": rows, "img/s": self.measured}
+
+
+def list_models(config: ModelsConfig, progress: ProgressFactory | None = None) -> ModelsResult:
+    """Count, and on request time, models. torch's generators are left as they were.
+
+    Args:
+        config: which models, and how.
+        progress: how to show progress; None is silent.
+
+    Raises:
+        ModelError: no model goes by a name, or it cannot be made for the size.
+        InputError: a device or a type that is not there.
+    """
+    names = _expanded(config.names or DEFAULT_MODELS)
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
+    batch_size = config.batch_size or _DEFAULT_BATCH.get(device.type, 8)
+    found = []
+    with start(progress if config.measure else None, len(names), "model", "models") as bar:
+        for name in names:
+            full = model_name(name)
+            size = config.size or _own_size(full)
+            num_classes = config.num_classes or (100 if full.startswith("swin_") else 1000)
+            parameters, macs = count(name, num_classes=num_classes, size=size)
+            rate = None
+            if config.measure:
+                model = build_model(name, num_classes=num_classes, size=size)
+                rate = images_per_second(model, size=size, batch_size=batch_size, device=device, dtype=dtype)
+            bar.advance(1)
+            found.append(
+                ModelFigures(
+                    name=name,
+                    timm_name=full,
+                    size=size,
+                    num_classes=num_classes,
+                    parameters=parameters,
+                    macs=macs,
+                    images_per_second=rate,
+                    published=PUBLISHED.get(full.partition(".")[0], ()),
+                )
+            )
+    measured = None
+    if config.measure:
+        measured = {"batch_size": batch_size, "device": _device_name(device), "dtype": dtype_name(dtype)}
+        measured |= {"threads": torch.get_num_threads()} if device.type == "cpu" else {}
+    return ModelsResult(models=tuple(found), measured=measured)
+
+
+def count(name: str, *, num_classes: int, size: int) -> tuple[int, int]:
+    """Parameters of a model, and its multiply-accumulates for one image of ``size`` pixels.
+
+    Shapes alone are followed where the model allows it, so even large ones take a moment.
+
+    Raises:
+        ModelError: no such model, or it does not run on images of this size.
+    """
+    try:
+        with torch.device("meta"):
+            return _counted(build_model(name, num_classes=num_classes, size=size), size)
+    except Exception:  # some models read values while they are made, or run operations that know no shapes alone
+        model = build_model(name, num_classes=num_classes, size=size)
+        require_runs(model, size, name=name)
+        return _counted(model, size)
+
+
+def _counted(model: nn.Module, size: int) -> tuple[int, int]:
+    model.eval().requires_grad_(False)  # the counter's hooks fail where a parameter is an input of a layer
+    image_1CHW = torch.zeros(1, 3, size, size)
+    # Plain products of matrices instead of fused attention, of which the counter does not know every kernel.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        model(image_1CHW)
+    return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() // 2
+
+
+def images_per_second(
+    model: nn.Module, *, size: int, batch_size: int, device: torch.device, dtype: torch.dtype
+) -> float:
+    """Speed of a model's forward pass in eval mode, without loading or normalising images.
+
+    The median of at least three passes, of as many as fit into two seconds, after two that do not count.
+
+    Args:
+        model: is moved to the device.
+        size: side of the images in pixels.
+        batch_size: images in a pass.
+        device: where to run.
+        dtype: autocast type.
+    """
+    memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    model = model.eval().to(device, memory_format=memory_format)  # type: ignore[call-overload]
+    generator = torch.Generator().manual_seed(0)
+    images_BCHW = torch.randn(batch_size, 3, size, size, generator=generator)
+    images_BCHW = images_BCHW.to(device).contiguous(memory_format=memory_format)
+    seconds: list[float] = []
+    with torch.inference_mode(), autocast(device, dtype):
+        for _ in range(_WARM_UP):
+            _timed(model, images_BCHW, device)
+        while len(seconds) < _LEAST_REPEATS or sum(seconds) < _LEAST_SECONDS:
+            seconds.append(_timed(model, images_BCHW, device))
+    return batch_size / statistics.median(seconds)
+
+
+def _timed(model: nn.Module, images_BCHW: torch.Tensor, device: torch.device) -> float:
+    """Seconds of one pass; on a GPU until its results are there."""
+    began = time.perf_counter()
+    model(images_BCHW)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def _expanded(names: Sequence[str]) -> list[str]:
+    """The names, with patterns replaced by the short names that fit, or by timm's where none does."""
+    found: dict[str, None] = {}
+    for name in names:
+        if not set(name) & set("*?["):
+            found[name] = None
+            continue
+        # Of several short names for one model the first.
+        once = {full: short for short, full in reversed(SHORT_NAMES.items()) if fnmatch.fnmatch(short, name)}
+        fitting = list(reversed(once.values())) or timm.list_models(name)
+        if not fitting:
+            raise InputError(f"No model's name fits {name}: timm.list_models() lists all.")
+        found |= dict.fromkeys(fitting)
+    return list(found)
+
+
+def _own_size(model: str) -> int:
+    cfg = get_pretrained_cfg(model, allow_unregistered=True)
+    return int(cfg.input_size[-1]) if cfg is not None else 224
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -255,27 +255,3 @@ def models(as_json: bool, **options: Any) -> None:
 
     result = list_models(ModelsConfig(**options), Progress)
     show(result.to_dict() if as_json else result.table(), as_json)
-
-
-@main.command()
-@click.argument("names", nargs=-1)
-@option("--measure", is_flag=True, help="Also time the forward pass on this machine.")
-@option("--num-classes", type=count, help="Classes.  [default: 100 for Swin, else 1000, as the papers count]")
-@option("--size", type=count, help="Side of the images in pixels.  [default: each model's own]")
-@option("--batch-size", type=count, help="Images in a timed pass.  [default: 8 on a CPU, 256 on a GPU]")
-@option("--device", default="auto", help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")
-@option("--dtype", default="auto", help="float32, bfloat16 or float16; auto is bfloat16 on a GPU.")
-@json_option
-def models(as_json: bool, **options: Any) -> None:
-    """Parameters, multiply-accumulates and speed of models: the papers' students and teachers, or those named.
-
-    NAMES are short or timm names, with * and ? for several. What the papers print stands beside it.
-
-    \b
-    Example:
-      logitstore models swin_n 'tinyvit_*' --measure
-    """
-    from logitstore.catalogue import ModelsConfig, list_models
-
-    result = list_models(ModelsConfig(**options), Progress)
-    show(result.to_dict() if as_json else result.table(), as_json)

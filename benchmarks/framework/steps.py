@@ -1,0 +1,256 @@
+"""Named steps in a folder: each a command in a process of its own, done once, gone on with after any interruption.
+
+What is known of a step lies in ``steps/NAME.json``: its exact command, how long it has taken so far, and its result
+once it is done. A step of another command under the same name is refused with both commands. The commands themselves
+resume; here is only decided what is left to do, and when to stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from logitstore.cards import write_atomically
+from logitstore.errors import InputError, LogitStoreError, MismatchError
+
+ROOT = Path(__file__).resolve().parents[2]
+MARGIN = 20.0
+"""Seconds before a time limit at which a step is asked to stop; at most a tenth of the limit."""
+_WAIT_FOR_LOCK = 60.0  # seconds that the step of a call that was killed may take to write its checkpoint
+_STOPPED = {128 + signal.SIGTERM, -signal.SIGTERM}  # the second: before the command could handle it
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+
+Result = dict[str, Any]
+
+
+class StepError(LogitStoreError):
+    """A step's command failed; its own sentence stands before this one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One command of the protocol."""
+
+    name: str
+    """Of its record; unique in a folder."""
+    words: tuple[str, ...]
+    """The command line after ``logitstore``."""
+    module: str = "logitstore"
+    """What ``python -m`` runs."""
+    leavings: tuple[Path, ...] = ()
+    """Files that only an unfinished step needs, removed when it is done."""
+
+    @property
+    def command(self) -> str:
+        """As one would type it."""
+        program = "logitstore" if self.module == "logitstore" else f"python -m {self.module}"
+        return f"{program} {shlex.join(self.words)}"
+
+
+Launch = Callable[[Step, float | None, IO[str]], tuple[int, str]]
+"""Runs a step, asks it to stop after so many seconds, holds a lock: exit code and standard output."""
+
+
+class StepFolder:
+    """The records of all steps, and the lock that keeps a second call out.
+
+    Args:
+        path: the run's folder; made when it is entered.
+        launch: how a command is run; a process of its own unless a test says otherwise.
+    """
+
+    def __init__(self, path: Path, launch: Launch | None = None) -> None:
+        self.path = path
+        self._launch = launch or in_a_process
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> StepFolder:
+        (self.path / "steps").mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.path / "lock")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._lock is not None
+        self._lock.close()
+
+    def check(self, steps: Sequence[Step], inputs: Mapping[str, object]) -> None:
+        """Refuse a folder that was begun with other commands or other data, before anything is run.
+
+        Args:
+            steps: all of the protocol.
+            inputs: what the data sets and the given weights are, by name.
+
+        Raises:
+            MismatchError: either differs; both sides are shown.
+        """
+        remedy = "Give it a folder of its own with --out, or repeat the command that began this one."
+        for step in steps:
+            if (record := self.record(step)) and record["command"] != step.command:
+                raise MismatchError(
+                    f"The command of the step {step.name} in {self.path}",
+                    stored=record["command"],
+                    present=step.command,
+                    remedy=remedy,
+                )
+        file = self.path / "inputs.json"
+        stored = json.loads(file.read_text()) if file.exists() else {}
+        for name, value in inputs.items():
+            if name in stored and stored[name] != value:
+                what = f"What {name} holds, in the run in {self.path},"
+                raise MismatchError(what, stored=stored[name], present=value, remedy=remedy)
+        _write(file, {**stored, **inputs})
+
+    def record(self, step: Step) -> Result | None:
+        """What is known of a step; None before it was begun."""
+        path = self._file(step)
+        record: Result | None = json.loads(path.read_text()) if path.exists() else None
+        return record
+
+    def result(self, step: Step) -> Result | None:
+        """What a finished step printed; None before."""
+        record = self.record(step)
+        result: Result | None = record["result"] if record else None
+        return result
+
+    def run(self, step: Step, deadline: float | None) -> Result | None:
+        """The result of a step: at once where it is done, else its command is run or gone on with.
+
+        Args:
+            step: what to do.
+            deadline: when to stop, on the clock of ``time.monotonic``; None is never.
+
+        Returns:
+            what it printed; None where the time was up before it was done.
+
+        Raises:
+            StepError: the command failed.
+        """
+        record = self.record(step) or {"step": step.name, "command": step.command, "seconds": 0.0, "result": None}
+        if record["result"] is not None:
+            self._tidy(step)
+            return self.result(step)
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            return None
+        _write(self._file(step), record)
+        print(f"\n$ {step.command}", flush=True)
+        assert self._lock is not None
+        began = time.monotonic()
+        code, output = self._launch(step, left, self._lock)
+        record["seconds"] += time.monotonic() - began
+        if code == 0:
+            record["result"] = _whole(step, json.loads(output))
+        _write(self._file(step), record)
+        if code not in {0, *_STOPPED}:
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            raise StepError(f"The step {step.name} {how}; mend what it says above, and the same command goes on.")
+        if code == 0:
+            self._tidy(step)
+        return self.result(step)
+
+    def seconds(self, steps: Sequence[Step]) -> float:
+        """What steps have taken so far, over all calls; a part that was killed is not counted."""
+        return sum(float(record["seconds"]) for step in steps if (record := self.record(step)))
+
+    def _file(self, step: Step) -> Path:
+        return self.path / "steps" / f"{step.name}.json"
+
+    def _tidy(self, step: Step) -> None:
+        for path in step.leavings:
+            path.unlink(missing_ok=True)
+
+
+def in_a_process(step: Step, seconds: float | None, lock: IO[str]) -> tuple[int, str]:
+    """Run a step's command; progress and notes pass through.
+
+    The process is stopped by SIGTERM, which lets it write a checkpoint: when the time is up, when this process is
+    interrupted, and on Linux also when this process is killed. It inherits the lock, so that nobody works in the folder
+    before it has ended.
+    """
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    process = subprocess.Popen(
+        [sys.executable, "-m", step.module, *step.words, "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        start_new_session=True,  # so that Ctrl-C arrives here alone and is passed on once: a second one acts at once
+        pass_fds=(lock.fileno(),) if os.name == "posix" else (),
+        preexec_fn=_stop_with_parent if sys.platform == "linux" else None,
+    )
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        output, _ = process.communicate()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    return process.returncode, output
+
+
+def _stop_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def sigterm_unwinds() -> Iterator[None]:
+    """Let SIGTERM end this process the way Ctrl-C does, with exit code 143, so that a step is stopped with it."""
+
+    def stop(_signal: int, _frame: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _locked(path: Path) -> IO[str]:
+    """The lock file, locked; the step of a call that was killed is waited for.
+
+    Raises:
+        InputError: another call works in the folder.
+    """
+    file = path.open("a")
+    if os.name != "posix":
+        return file
+    import fcntl
+
+    patience = time.monotonic() + _WAIT_FOR_LOCK
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError as exc:
+            if time.monotonic() > patience:
+                file.close()
+                raise InputError(
+                    f"Another run works in {path.parent}: wait until it has ended, or give this one a folder of its "
+                    "own with --out."
+                ) from exc
+            time.sleep(0.2)
+
+
+def _whole(step: Step, result: Result) -> Result:
+    if result.get("complete") is False:
+        held = ", ".join(result.get("in_progress", ()))
+        raise StepError(f"The step {step.name} left shards to other processes ({held}): wait for them, then go on.")
+    return result
+
+
+def _write(path: Path, values: Mapping[str, object]) -> None:
+    text = json.dumps(values, indent=1) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

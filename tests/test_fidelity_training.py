@@ -24,7 +24,8 @@ from logitstore.models import build_model, default_preprocessing
 from logitstore.scoring import score
 from logitstore.teacher import load_teacher
 from logitstore.train import TrainConfig, train
-from logitstore.train.learner import Learner, Targets
+from logitstore.train.criterion import Criterion, Targets
+from logitstore.train.learner import Learner
 from logitstore.views import ViewSpec
 from students.recipes import select_recipe
 
@@ -127,7 +128,7 @@ def losses_of_the_live_teacher(spec: ViewSpec) -> list[float]:
     loader = ViewLoader(images, spec, run_seed=SEED, batch_size=BATCH, workers=1, drop_last=True)
     learner = Learner(
         model,
-        dense_loss,
+        Criterion(distillation=dense_loss),
         recipe,
         preprocessing=default_preprocessing(model),
         steps_per_epoch=loader.num_batches(),
@@ -139,7 +140,7 @@ def losses_of_the_live_teacher(spec: ViewSpec) -> list[float]:
         for batch in loader.batches(epoch):
             assert batch.records is None
             target_BC = torch.softmax(teacher.logits(batch.views_BCHW), 1)
-            losses.append(float(learner.train_step(batch)))
+            losses.append(float(learner.train_step(batch).total))
     return losses[:STEPS]
 
 

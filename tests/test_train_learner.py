@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,16 @@ from logitstore.loader import Batch, ViewLoader
 from logitstore.models import build_model
 from logitstore.scoring import score
 from logitstore.store import Records
-from logitstore.train.learner import Learner, Targets, hard_label_loss, soft_target_loss
+from logitstore.train.criterion import Criterion, Targets, hard_label_loss, soft_target_loss
+from logitstore.train.learner import Learner
 from logitstore.views import view_spec
 from students.recipes import Recipe, digits
 
 PLAIN = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 CPU = torch.device("cpu")
 BATCH, CLASSES = 16, 4
+SOFT = Criterion(distillation=soft_target_loss)
+HARD = Criterion(labels=partial(hard_label_loss, smoothing=0.1))
 
 
 def records(seed: int) -> Records:
@@ -54,7 +58,7 @@ def learner(model: str = "test_vit", recipe: Recipe | None = None, **options: An
     values: dict[str, Any] = {
         "preprocessing": PLAIN, "steps_per_epoch": 4, "seed": 3, "device": CPU, "dtype": torch.float32, **options
     }
-    criterion = values.pop("criterion", soft_target_loss)
+    criterion = values.pop("criterion", SOFT)
     return Learner(build_model(model, num_classes=CLASSES, size=32, drop_path=0.2, seed=5), criterion, recipe, **values)
 
 
@@ -66,8 +70,8 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("criterion", [soft_target_loss, hard_label_loss(0.1)], ids=["soft", "hard"])
-def test_pieces_give_the_gradient_of_the_whole(batches: list[Batch], criterion: Any) -> None:
+@pytest.mark.parametrize("criterion", [SOFT, HARD], ids=["soft", "hard"])
+def test_pieces_give_the_gradient_of_the_whole(batches: list[Batch], criterion: Criterion) -> None:
     weight_B = np.ones(BATCH, np.float32)
     weight_B[:6] = 0.0  # pieces of unequal weight, one of none
     batch = replace(batches[0], weight_B=weight_B)
@@ -78,7 +82,7 @@ def test_pieces_give_the_gradient_of_the_whole(batches: list[Batch], criterion: 
         one = Learner(
             model, criterion, recipe, preprocessing=PLAIN, steps_per_epoch=4, seed=3, device=CPU, accumulate=accumulate
         )
-        losses.append(float(one.train_step(batch)))
+        losses.append(float(one.train_step(batch).total))
         gradients.append({name: parameter.grad for name, parameter in one.model.named_parameters()})
     for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
         assert loss == pytest.approx(losses[0], rel=1e-5)
@@ -105,7 +109,7 @@ def test_masks_depend_on_seed_and_step_alone(batches: list[Batch]) -> None:
     same, again, other = learner(), learner(), learner(seed=4)
     torch.manual_seed(123)
     before = torch.get_rng_state()
-    losses = [float(one.train_step(batches[0])) for one in (same, again, other)]
+    losses = [float(one.train_step(batches[0]).total) for one in (same, again, other)]
     assert torch.equal(before, torch.get_rng_state())
     assert losses[0] == losses[1] != losses[2]
 
@@ -172,7 +176,7 @@ def test_batch_norm_in_eval_mode_keeps_its_statistics(batches: list[Batch]) -> N
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_learns_like_float32(batches: list[Batch], dtype: torch.dtype) -> None:
     full, half = learner(), learner(dtype=dtype)
-    pairs = [(float(full.train_step(batch)), float(half.train_step(batch))) for batch in batches * 2]
+    pairs = [(float(full.train_step(batch).total), float(half.train_step(batch).total)) for batch in batches * 2]
     for one, other in pairs:
         assert other == pytest.approx(one, rel=0.03)
     assert all(parameter.dtype == torch.float32 for parameter in half.model.parameters())
@@ -200,7 +204,7 @@ def test_weights_that_are_not_finite_are_not_saved(part: str) -> None:
 def test_rows_of_weight_zero_teach_nothing(batches: list[Batch]) -> None:
     batch = replace(batches[0], weight_B=np.zeros(BATCH, np.float32))
     one = learner()
-    assert float(one.train_step(batch)) == 0.0
+    assert float(one.train_step(batch).total) == 0.0
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in one.model.parameters())
 
 

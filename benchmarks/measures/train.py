@@ -13,8 +13,9 @@ from benchmarks.common import Row, Work, interleaved, median_rate, median_ratio
 from logitstore.device import resolve_device, resolve_dtype
 from logitstore.models import build_model, default_preprocessing
 from logitstore.train import TrainConfig
+from logitstore.train.criterion import make_criterion
 from logitstore.train.feed import open_feed
-from logitstore.train.learner import Learner, hard_label_loss, soft_target_loss
+from logitstore.train.learner import Learner
 
 STUDENT = "tinyvit_5m"
 
@@ -27,7 +28,7 @@ def stepper(config: TrainConfig, steps: int) -> Work:
     model = build_model(config.student, num_classes=feed.num_classes, size=feed.loader.size, drop_path=0.0, seed=0)
     learner = Learner(
         model,
-        hard_label_loss(recipe.label_smoothing) if feed.store is None else soft_target_loss,
+        make_criterion(recipe),
         recipe,
         preprocessing=default_preprocessing(model),
         steps_per_epoch=feed.steps_per_epoch,

@@ -5,6 +5,7 @@ module     what lives there
 ========== ===========================================================================
 config     what to train, and how: one field per option of the command
 feed       what a run trains on: images, views and records, checked before the first step
+criterion  the losses of a batch, and how they become one
 learner    the student, its optimiser, schedule and average; one step
 folder     the run's directory: its configuration, checkpoints
 metrics    what is logged

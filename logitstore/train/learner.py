@@ -3,17 +3,18 @@
 A step is a function of the state, the batch and the run seed: what layers draw (drop path, dropout) comes from a
 private generator seeded by run seed and step. So the state to save is weights, moments and the number of steps done.
 
-Shape suffixes: B batch, K kept classes, C classes, H height, W width.
+Shape suffixes: B batch, C classes or colours, H height, W width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial, reduce
 from itertools import pairwise
+from operator import add
 from typing import Any
 
-import numpy as np
 import torch
 from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import Tensor, nn
@@ -22,77 +23,35 @@ from logitstore.cards import Preprocessing
 from logitstore.device import autocast, normalise, seeded
 from logitstore.errors import NonFiniteError
 from logitstore.loader import Batch
-from logitstore.losses import hard_label_cross_entropy, soft_target_cross_entropy
 from logitstore.optim import create_optimizer, create_schedule, peak_rate
+from logitstore.train.criterion import Coefficients, Criterion, Parts, Targets
 from students.recipes import Recipe
 from students.transfer import frozen_modules
 
 
 @dataclass(frozen=True, kw_only=True)
-class Targets:
-    """What the rows of a batch are trained towards, on the student's device."""
+class StepLoss:
+    """The losses of a batch before its step, on the device, detached."""
 
-    weight_B: Tensor
-    """Weights of the rows."""
-    label_B: Tensor
-    """Classes; -1 where there are no labels."""
-    partner_label_B: Tensor
-    """Classes of the mixing partners."""
-    own_B: Tensor
-    """Weight of the sample itself in its view."""
-    index_BK: Tensor | None = None
-    """Kept classes; None without a store, as are the next two."""
-    prob_BK: Tensor | None = None
-    """Their probabilities."""
-    tail_B: Tensor | None = None
-    """Probability outside the kept classes."""
+    parts: Parts
+    """Distillation loss and loss on labels."""
+    coefficients: Coefficients
+    """How they were joined."""
+    total: Tensor
+    """What was minimised."""
 
-    @classmethod
-    def of(cls, batch: Batch, device: torch.device) -> Targets:
-        """The targets of a batch."""
+    def numbers(self) -> dict[str, float]:
+        """By name, for a log: ``loss``, and of ``loss_distillation``, ``loss_labels`` and ``alpha`` those there are.
 
-        def move(array: Any) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
-
-        targets = {name: move(getattr(batch, name)) for name in ("weight_B", "label_B", "partner_label_B", "own_B")}
-        if batch.records is not None:
-            targets["index_BK"] = move(batch.records.index.astype(np.int64))
-            targets["prob_BK"] = move(batch.records.prob)
-            targets["tail_B"] = move(batch.records.tail)
-        return cls(**targets)
-
-    def rows(self, rows: slice) -> Targets:
-        """A run of rows."""
-        present = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Targets(**{name: value[rows] for name, value in present.items() if value is not None})
-
-
-Criterion = Callable[[Tensor, Targets], Tensor]
-"""From logits [B, C] and targets to the mean loss over the rows' weights."""
-
-
-def soft_target_loss(logits_BC: Tensor, targets: Targets) -> Tensor:
-    """Cross-entropy against the records of a store."""
-    assert targets.index_BK is not None and targets.prob_BK is not None and targets.tail_B is not None
-    return soft_target_cross_entropy(
-        logits_BC, targets.index_BK, targets.prob_BK, targets.tail_B, weight_B=targets.weight_B
-    )
-
-
-def hard_label_loss(smoothing: float) -> Criterion:
-    """Cross-entropy against labels, mixed as the views are."""
-
-    def loss(logits_BC: Tensor, targets: Targets) -> Tensor:
-        return hard_label_cross_entropy(
-            logits_BC,
-            targets.label_B,
-            partner_label_B=targets.partner_label_B,
-            own_B=targets.own_B,
-            smoothing=smoothing,
-            weight_B=targets.weight_B,
-        )
-
-    return loss
+        Waits for the device.
+        """
+        named = {
+            "loss": self.total,
+            "loss_distillation": self.parts.distillation,
+            "loss_labels": self.parts.labels,
+            "alpha": self.coefficients.alpha,
+        }
+        return {name: float(value) for name, value in named.items() if value is not None}
 
 
 class Learner:
@@ -100,10 +59,10 @@ class Learner:
 
     Args:
         model: the student with its initial weights.
-        criterion: its loss.
+        criterion: its losses.
         recipe: how it is trained.
         preprocessing: how views are normalised.
-        steps_per_epoch: optimiser steps in one pass, for the schedule.
+        steps_per_epoch: optimiser steps in one pass, for the schedules of learning rate and alpha.
         seed: run seed, for what layers draw.
         device: where to train.
         dtype: autocast type; float16 scales the loss.
@@ -134,6 +93,7 @@ class Learner:
         self._schedule = create_schedule(
             self._optimizer, recipe, global_batch=recipe.batch_size, steps_per_epoch=steps_per_epoch
         )
+        self._last_step = max(1, recipe.epochs * steps_per_epoch - 1)
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self._ema = None
         if recipe.ema_decay is not None:
@@ -151,33 +111,65 @@ class Learner:
         """The learning rate of the next step."""
         return peak_rate(self._optimizer)
 
-    def train_step(self, batch: Batch) -> Tensor:
+    def train_step(self, batch: Batch) -> StepLoss:
         """One optimiser step on a batch.
 
+        Where the joint loss is no sum over rows, a batch in pieces goes through the student twice: first for the two
+        losses of the whole batch, then for the gradient, which is therefore that of the batch in one piece.
+
         Returns:
-            The mean loss of the batch before the step, on the device, detached. It is checked one step later, so that
-            a GPU need not be waited for; ``require_finite`` checks the last one.
+            The mean losses of the batch before the step. Their sum is checked one step later, so that a GPU need not
+            be waited for; ``require_finite`` checks the last one.
 
         Raises:
             NonFiniteError: the loss of the step before is NaN or infinite.
         """
         self._train_mode()
         targets = Targets.of(batch, self.device)
-        total = targets.weight_B.sum().clamp(min=1e-12)
-        loss = torch.zeros((), device=self.device)
+        progress = self.step / self._last_step
+        pieces = _pieces(len(batch), self._accumulate)
+        known: Coefficients | None = None
+        if len(pieces) > 1 and self._criterion.needs_losses:
+            known = self._criterion.coefficients(self._survey(batch, targets, pieces), progress)
         self._optimizer.zero_grad(set_to_none=True)
-        for piece, rows in enumerate(_pieces(len(batch), self._accumulate)):
-            views_BCHW = torch.from_numpy(batch.views_BCHW[rows])
-            images_BCHW = normalise(views_BCHW, self.preprocessing.mean, self.preprocessing.std, self.device)
-            part = targets.rows(rows)
-            with seeded(self.device, self._seed, self.step, piece), autocast(self.device, self.dtype):
-                piece_loss = self._criterion(self.model(images_BCHW), part) * (part.weight_B.sum() / total)
-            self._scaler.scale(piece_loss).backward()  # type: ignore[no-untyped-call]
-            loss += piece_loss.detach()
+        done: list[Parts] = []
+        for parts in self._losses(batch, targets, pieces):
+            done.append(parts.each(Tensor.detach))
+            coefficients = known or self._criterion.coefficients(done[-1], progress)
+            self._scaler.scale(coefficients.join(parts)).backward()  # type: ignore[no-untyped-call]
+        whole = reduce(add, done)
+        loss = StepLoss(parts=whole, coefficients=coefficients, total=coefficients.join(whole))
         self._update()
         self.require_finite()
-        self._last_loss = loss
+        self._last_loss = loss.total
         return loss
+
+    def _losses(self, batch: Batch, targets: Targets, pieces: list[slice]) -> Iterator[Parts]:
+        """The losses of each piece times its share of the batch's weight, so that they add up to the batch's.
+
+        Twice the same for the same step: what layers draw depends on seed, step and piece.
+        """
+        total = targets.weight_B.sum().clamp(min=1e-12)
+        for piece, rows in enumerate(pieces):
+            views_BCHW = torch.from_numpy(batch.views_BCHW[rows])
+            images_BCHW = normalise(views_BCHW, self.preprocessing.mean, self.preprocessing.std, self.device)
+            with seeded(self.device, self._seed, self.step, piece), autocast(self.device, self.dtype):
+                logits_BC = self.model(images_BCHW)
+            part = targets.rows(rows)
+            share = part.weight_B.sum() / total
+            yield self._criterion.parts(logits_BC, part).each(partial(torch.mul, share))
+
+    @torch.no_grad()
+    def _survey(self, batch: Batch, targets: Targets, pieces: list[slice]) -> Parts:
+        """The losses of the whole batch, without a gradient; leaves the student as it is.
+
+        Layers work as in training, so BatchNorm sees the batch here, too: its statistics are put back.
+        """
+        before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        losses = reduce(add, self._losses(batch, targets, pieces))
+        for buffer, value in before:
+            buffer.copy_(value)
+        return losses
 
     def _train_mode(self) -> None:
         self.model.train()

@@ -23,9 +23,10 @@ from logitstore.progress import Progress, ProgressFactory, start
 from logitstore.scoring import score
 from logitstore.signals import StopRequest, stop_requests
 from logitstore.train.config import TrainConfig, TrainResult
+from logitstore.train.criterion import make_criterion
 from logitstore.train.feed import Feed, open_feed
 from logitstore.train.folder import RunFolder, as_yaml
-from logitstore.train.learner import Learner, hard_label_loss, soft_target_loss
+from logitstore.train.learner import Learner
 from logitstore.train.metrics import MetricsLog
 from students import build_arguments
 from students.recipes import Recipe
@@ -79,7 +80,7 @@ def _prepare(config: TrainConfig) -> _Run:
     require_runs(model, feed.loader.size, name=student)
     learner = Learner(
         model,
-        hard_label_loss(recipe.label_smoothing) if feed.store is None else soft_target_loss,
+        make_criterion(recipe),
         recipe,
         preprocessing=own_preprocessing(model, feed.loader.size),
         steps_per_epoch=feed.steps_per_epoch,
@@ -173,14 +174,15 @@ class _Run:
             for batch in batches:
                 rate = self.learner.rate
                 loss = self.learner.train_step(batch)
-                self.loss_sum += loss
+                self.loss_sum += loss.total
                 self.images += len(batch)
                 done = self.learner.step
                 notes: dict[str, object] = {}
                 if done % self.config.log_steps == 0:
                     self.learner.require_finite()
-                    log.write("train", done, {"epoch": epoch, "loss": float(loss), "lr": rate})
-                    notes = {"epoch": epoch + 1, "loss": f"{float(loss):.4f}"}
+                    numbers = loss.numbers()
+                    log.write("train", done, {"epoch": epoch, **numbers, "lr": rate})
+                    notes = {"epoch": epoch + 1, "loss": f"{numbers['loss']:.4f}"}
                 bar.advance(len(batch), **notes)
                 self._say_bad(batch, bar)
                 if stop.signum is not None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from logitstore.cards import write_atomically
+
 Value = int | float | str | None
 
 
@@ -29,7 +31,8 @@ class MetricsLog:
 
     def __enter__(self) -> Self:
         kept = [line for line in self._lines() if json.loads(line)["step"] <= self._step]
-        self._path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        text = "".join(line + "\n" for line in kept)
+        write_atomically(self._path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         self._file = self._path.open("a", encoding="utf-8")
         self._writer = None
         if self._events is not None:

@@ -100,7 +100,8 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
     Raises:
         MismatchError: the store was made of other images, other class names, or another view spec.
         StoreError: there is no store, or no complete epoch in it.
-        InputError: the data set has no labels where they are needed, or is smaller than a batch.
+        InputError: the data set has no labels where they are needed, or is smaller than a batch; or the store has no
+            logits where they are needed.
     """
     images = open_images(config.data, subset=config.subset)
     notes: list[str] = []
@@ -135,6 +136,7 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
         rank=rank,
         world=world,
         topk=config.topk,
+        logits=recipe.distillation == "mse",
         skip_bad=config.skip_bad,
         drop_last=True,
         shuffle_seed=config.seed if config.shuffle else None,

@@ -10,7 +10,7 @@ from scipy import stats
 from logitstore.errors import ViewError
 from logitstore.pcg import pair_seeds
 from logitstore.views import Renderer, ViewSpec
-from logitstore.views.mix import PairMix, cut_pixels, draw_pair, mix_pair
+from logitstore.views.mix import PairMix, cut_pixels, draw_pair, mix_pair, own_shares
 
 MIXUP = ViewSpec(size=20, mixup=0.8)
 CUTMIX = ViewSpec(size=20, cutmix=1.0)
@@ -70,6 +70,13 @@ def test_cutmix_exchanges_one_rectangle_and_weighs_by_its_area() -> None:
 )
 def test_cut_pixels(own: float, centre: tuple[float, float], box: tuple[int, ...]) -> None:
     assert cut_pixels(PairMix(cut=True, own=own, centre=centre), 20, 20) == box
+
+
+@pytest.mark.parametrize("spec", [MIXUP, CUTMIX, BOTH, ViewSpec(size=20)], ids=["mixup", "cutmix", "both", "neither"])
+@pytest.mark.parametrize("count", [0, 1, 2, 33])
+def test_own_shares_are_those_of_the_mixed_views(spec: ViewSpec, count: int) -> None:
+    views, seeds = batch(count)
+    np.testing.assert_array_equal(own_shares(spec, seeds), Renderer(spec).mix(views, seeds).own_B)
 
 
 @pytest.mark.parametrize("spec", [MIXUP, CUTMIX, BOTH], ids=["mixup", "cutmix", "both"])

@@ -43,14 +43,7 @@ def stored_spec(store: Store, view: str | None = None, *, flippable: bool = True
         MismatchError: the rules that made the store's views are of another version.
         ViewError: the transform is not named.
     """
-    if (version := store.manifest.view.get("version")) != VERSION:
-        raise MismatchError(
-            f"The version of the rules that made the views of the store at {store.path}",
-            stored=version,
-            present=VERSION,
-            remedy="Use the logitstore that made the store, or dump again.",
-        )
-    stored = ViewSpec.from_dict(store.manifest.view)
+    stored = recorded_spec(store)
     if view is not None:
         named = view_spec(view, size=stored.size)
         return named if flippable else replace(named, hflip=0.0)
@@ -62,11 +55,27 @@ def stored_spec(store: Store, view: str | None = None, *, flippable: bool = True
     return stored
 
 
-def check_store(store: Store, images: ImageSet, spec: ViewSpec) -> None:
-    """Refuse a data set or a view spec that a store was not made with; reads no record.
+def recorded_spec(store: Store) -> ViewSpec:
+    """The view spec as a store has it. A user's own transform is in it by name only, and nobody may call it.
 
     Raises:
-        MismatchError: number of samples, fingerprint or a field of the view spec differs.
+        MismatchError: the rules that made the store's views are of another version.
+    """
+    if (version := store.manifest.view.get("version")) != VERSION:
+        raise MismatchError(
+            f"The version of the rules that made the views of the store at {store.path}",
+            stored=version,
+            present=VERSION,
+            remedy="Use the logitstore that made the store, or dump again.",
+        )
+    return ViewSpec.from_dict(store.manifest.view)
+
+
+def check_images(store: Store, images: ImageSet) -> None:
+    """Refuse a data set that a store was not made of; reads no record.
+
+    Raises:
+        MismatchError: number of samples or fingerprint differs.
     """
     if store.num_samples != images.num_samples:
         raise MismatchError(
@@ -82,6 +91,15 @@ def check_store(store: Store, images: ImageSet, spec: ViewSpec) -> None:
             present=f"{images.fingerprint} for {images.name} ({images.split})",
             remedy="Files were added, removed, renamed, changed or reordered: restore the data set, or dump this one.",
         )
+
+
+def check_store(store: Store, images: ImageSet, spec: ViewSpec) -> None:
+    """Refuse a data set or a view spec that a store was not made with; reads no record.
+
+    Raises:
+        MismatchError: number of samples, fingerprint or a field of the view spec differs.
+    """
+    check_images(store, images)
     stored_spec, present_spec = ViewSpec.from_dict(store.manifest.view).to_dict(), spec.to_dict()
     differing = [name for name in stored_spec if stored_spec[name] != present_spec[name]]
     if differing:
@@ -91,6 +109,30 @@ def check_store(store: Store, images: ImageSet, spec: ViewSpec) -> None:
             present=", ".join(f"{name} = {present_spec[name]}" for name in differing),
             remedy="Leave --view away to take the store's own, or dump with this one into a new store.",
         )
+
+
+def teacher_classes(store: Store) -> tuple[str, ...] | None:
+    """Names of the classes that a store's records number: the teacher's, else the data set's where it has as many."""
+    names = store.manifest.teacher.get("class_names") or store.manifest.dataset.get("class_names")
+    return tuple(names) if names and len(names) == store.num_classes else None
+
+
+def numbered(images: ImageSet, class_names: tuple[str, ...] | None, num_classes: int) -> ImageSet:
+    """The images with labels that number the given classes, matched by name where both sides have names.
+
+    Raises:
+        InputError: a class of the data set is not among them.
+        MismatchError: the data set has more classes.
+    """
+    images = images.relabelled(class_names)
+    if images.labels is not None and (images.num_classes or 0) > num_classes:
+        raise MismatchError(
+            f"The number of classes, between those that are known and those of {images.name} ({images.split}),",
+            stored=num_classes,
+            present=images.num_classes,
+            remedy="Give the data set that the store was made of, or one with the same classes.",
+        )
+    return images
 
 
 def check_witnesses(store: Store, images: ImageSet, batch: Batch) -> None:

@@ -26,6 +26,7 @@ from logitstore.views.tables import load_tables
 U8 = NDArray[np.uint8]
 
 _UNMIXED, _MIXUP, _CUTMIX = 0, 1, 2
+_ONE = 65536.0  # a weight of Mixup in the fixed point of its pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,17 +112,41 @@ def _swap(even_3HW, odd_3HW, top, bottom, left, right):  # type: ignore[no-untyp
                 even_3HW[c, y, x], odd_3HW[c, y, x] = odd_3HW[c, y, x], even_3HW[c, y, x]
 
 
+def own_share(mix: PairMix, height: int, width: int) -> float:
+    """Weight of the own sample in either's target, for views of this size."""
+    if not mix.cut:
+        return math.floor(mix.own * _ONE + 0.5) / _ONE
+    top, bottom, left, right = cut_pixels(mix, height, width)
+    return 1.0 - max(0, bottom - top) * max(0, right - left) / (height * width)
+
+
 def mix_pair(views_2CHW: U8, mix: PairMix) -> float:
     """Mix two views with each other, in place; returns the weight of the own sample in either's target."""
     even, odd = views_2CHW
-    if not mix.cut:
-        weight = math.floor(mix.own * 65536.0 + 0.5)
-        _blend_pair(even.reshape(-1), odd.reshape(-1), weight)
-        return weight / 65536.0
     height, width = even.shape[1:]
-    top, bottom, left, right = cut_pixels(mix, height, width)
-    _swap(even, odd, top, bottom, left, right)
-    return 1.0 - max(0, bottom - top) * max(0, right - left) / (height * width)
+    own = own_share(mix, height, width)
+    if mix.cut:
+        _swap(even, odd, *cut_pixels(mix, height, width))
+    else:
+        _blend_pair(even.reshape(-1), odd.reshape(-1), int(own * _ONE))
+    return own
+
+
+def own_shares(spec: ViewSpec, seeds_B: NDArray[np.uint32]) -> NDArray[np.float64]:
+    """What ``mix_batch`` would give as weights of the own samples in views of the spec's size, with no view at hand.
+
+    Args:
+        spec: its mixing fields decide.
+        seeds_B: the views' seeds, beginning at an even position.
+    """
+    own_B = np.ones(len(seeds_B))
+    if spec.mixes:
+        pairs = len(seeds_B) // 2
+        for i, seed in enumerate(pair_seeds(seeds_B[0 : 2 * pairs : 2], seeds_B[1 : 2 * pairs : 2]).tolist()):
+            mix = draw_pair(spec, seed)
+            if mix is not None:
+                own_B[2 * i : 2 * i + 2] = own_share(mix, spec.size, spec.size)
+    return own_B
 
 
 def mix_batch(spec: ViewSpec, views_BCHW: U8, seeds_B: NDArray[np.uint32]) -> Mix:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from logitstore import __version__
-from logitstore.console import Commands, Pair, count, json_option, machine_options, option, show
+from logitstore.console import Commands, Pair, count, json_option, machine_options, option, show, typed
 from logitstore.progress import Progress
 
 
@@ -100,6 +100,7 @@ def dump(as_json: bool, **options: Any) -> None:
 
 
 @main.command()
+@option("--config", help="Repeat a run from its run.yaml, or from options in a YAML file; flags override.")
 @option("--student", default="tinyvit_21m", help="tinyvit_5m, swin_n, deit_tiny, …, or any timm model.")
 @option("--store", help="The store to learn from.  [default: the one of this data under runs/dump]")
 @option("--data", default="digits", help="The data set that the store was made of.")
@@ -107,7 +108,7 @@ def dump(as_json: bool, **options: Any) -> None:
 @option("--subset", type=count, help="Use only this many samples.  [default: as many as the store was made of]")
 @option("--hard-labels-only", is_flag=True, help="Train on the labels with the same recipe, without a store.")
 @option("--topk", type=count, help="Read at most this many classes of each record.")
-@option("--view", help="View spec; needed for a store of your own module:function.  [default: the store's, or the recipe's]")
+@option("--view", help="View spec; needed for a store of your own transform.  [default: the store's or the recipe's]")
 @option("--size", type=count, help="Side of the views in pixels.  [default: the recipe's, else the store's]")
 @option("--shuffle", type=click.Choice(["shards"]), help="Visit shards in an order that depends on the run seed.")
 @option("--recipe", help="Named recipe.  [default: digits on digits, else tinyvit_1k_distill]")
@@ -150,7 +151,7 @@ def dump(as_json: bool, **options: Any) -> None:
 @option("--exclude", help="File of samples to leave out of the loss: JSON of audit, or a number or name a line.")
 @machine_options
 @json_option
-def train(as_json: bool, **options: Any) -> None:
+def train(config: str | None, as_json: bool, **options: Any) -> None:
     """Distil a student from a store, with no teacher loaded; or train it on labels with the same recipe.
 
     Prints the effective recipe first. The same command again resumes the run.
@@ -158,11 +159,13 @@ def train(as_json: bool, **options: Any) -> None:
     \b
     Example:
       logitstore train --student tinyvit_21m --store /stores/swin_l-imagenet --data /data/imagenet --epochs 300
+      logitstore train --config runs/train/tinyvit_21m-imagenet/run.yaml --seed 1 --out runs/train/seed1
     """
     from logitstore.train import TrainConfig
     from logitstore.train import train as run
 
-    show(run(TrainConfig(**options), Progress).to_dict(), as_json)
+    whole = TrainConfig(**options) if config is None else TrainConfig.from_yaml(config, **typed(options))
+    show(run(whole, Progress).to_dict(), as_json)
 
 
 @main.command("eval")
@@ -231,6 +234,29 @@ def verify(as_json: bool, **options: Any) -> None:
     report = run(VerifyConfig(**options), Progress)
     show(report.to_dict(), as_json)
     sys.exit(0 if report.ok else 1)
+
+
+@main.command()
+@option("--teacher", required=True, help="Model file with its card, or the folder of a run.")
+@option("--student", required=True, help="Model file with its card; its classes are compared.")
+@option("--baseline", help="Model file with its card: the student trained without the teacher, for example.")
+@option("--data", default="digits", help="The data set, with labels.")
+@option("--split", default="val", help="The split of it, where it has splits.")
+@option("--per-class", default=8, type=count, help="Images of each class: its first ones.")
+@option("--out", help="Picture of the maps to write: .png, .pdf or .svg.")
+@machine_options
+@json_option
+def correlation(as_json: bool, **options: Any) -> None:
+    """How models relate the classes: maps of Pearson correlations, and their distance to the teacher's.
+
+    \b
+    Example:
+      logitstore correlation --teacher runs/finetune/swin_t-digits --student runs/train/tinyvit_5m-digits --out maps.png
+    """
+    from logitstore.report.correlation import CorrelationConfig, correlate
+
+    result = correlate(CorrelationConfig(**options), Progress)
+    show(result.to_dict() if as_json else result.lines(), as_json)
 
 
 @main.command()

@@ -23,6 +23,7 @@ from logitstore.errors import LogitStoreError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_TYPED = click.core.ParameterSource.COMMANDLINE
 _SHOWN = 20  # entries of a list in text output; --json gives all
 
 
@@ -82,6 +83,12 @@ class Commands(click.Group):
             where = error.filename or "a file or a device"
             say(f"logitstore: {where} cannot be used ({error.strerror or error}); mend it, or name another.")
             ctx.exit(2)
+
+
+def typed(options: dict[str, Any]) -> dict[str, Any]:
+    """Of the options of the running command, those that stand on the command line."""
+    ctx = click.get_current_context()
+    return {name: value for name, value in options.items() if ctx.get_parameter_source(name) is _TYPED}
 
 
 def say(line: str) -> None:

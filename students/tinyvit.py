@@ -18,6 +18,21 @@ _WINDOWS = {224: (7, 7, 14, 7), 384: (12, 12, 24, 12), 512: (16, 16, 32, 16)}
 _STRIDES = (4, 8, 16, 32)
 
 
+def published_windows(model: str) -> tuple[int, tuple[int, ...]] | None:
+    """The size that a TinyViT's windows were made for, and the windows of its three attention stages.
+
+    Args:
+        model: timm's name, with or without a tag.
+
+    Returns:
+        Pixels and window sides; None for any other model.
+    """
+    match = re.fullmatch(r"tiny_vit_\d+m_(\d+)", model.split(".")[0])
+    if match is None or int(match[1]) not in _WINDOWS:
+        return None
+    return int(match[1]), _WINDOWS[int(match[1])][1:]
+
+
 def fitted_windows(model: str, size: int) -> tuple[int, ...] | None:
     """Window sizes per stage for images of ``size`` pixels, where the model's own do not fit.
 
@@ -28,10 +43,9 @@ def fitted_windows(model: str, size: int) -> tuple[int, ...] | None:
     Returns:
         One window side per stage, or None where the model's own windows fit, or it is no TinyViT.
     """
-    match = re.fullmatch(r"tiny_vit_\d+m_(\d+)", model.split(".")[0])
-    if match is None or int(match[1]) not in _WINDOWS:
+    if (published := published_windows(model)) is None:
         return None
-    own = _WINDOWS[int(match[1])]
+    own = _WINDOWS[published[0]]
     fitted = tuple(min(window, -(-size // stride)) for window, stride in zip(own, _STRIDES, strict=True))
     return None if fitted[1:] == own[1:] else fitted
 

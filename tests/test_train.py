@@ -89,7 +89,8 @@ def test_the_effective_recipe_comes_first_and_a_finished_run_is_not_repeated(
 ) -> None:
     spy = Spy()
     again = train(config(Path(unbroken.out), store=str(store)), spy)
-    assert spy.said[0].startswith(f"student: {STUDENT}")
+    assert f"student: {STUDENT}" in spy.said[0]
+    assert spy.said[0] == (Path(unbroken.out) / "run.yaml").read_text().rstrip()
     for word in ("base_lr", "weight_decay", "peak", "rand_augment_layers", "ema_decay", "seed"):
         assert word in spy.said[0]
     assert spy.said[-1].startswith("All 12 steps are done")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from os import PathLike, fspath
+from typing import Any, get_type_hints
 
 from logitstore.errors import InputError
+from logitstore.train.runfile import read_options
 from students.recipes import Recipe, select_recipe
 
+_TEACHER_LOSS = ("distillation", "temperature", "joint", "alpha", "harmonic_weights")
+_STORE_FLAGS = ("store", "topk", "shuffle")
 _RECIPE_FIELDS = (
     "epochs",
     "warmup_epochs",
@@ -25,11 +29,7 @@ _RECIPE_FIELDS = (
     "cutmix",
     "betas",
     "eps",
-    "distillation",
-    "temperature",
-    "joint",
-    "alpha",
-    "harmonic_weights",
+    *_TEACHER_LOSS,
 )
 
 
@@ -48,14 +48,15 @@ class TrainConfig:
     subset: int | None = None
     """Use only this many samples, evenly spaced; None is as many as the store was made of."""
     hard_labels_only: bool = False
-    """Train on the labels with the same recipe, seeds and views, without opening a store."""
+    """Train on the labels with the same recipe, seeds and views, without opening a store. Recipes whose
+    ``distillation`` is ``none`` do so without this."""
     topk: int | None = None
     """Read at most this many classes of each record; None reads all that were kept."""
     view: str | None = None
-    """The view spec, as ``dump`` takes it; None is the store's, or ``tinyvit`` without a store. A store of a user's own
-    transform needs it named."""
+    """The view spec, as ``dump`` takes it; None is the store's, or the recipe's without a store. A store of a user's
+    own transform needs it named."""
     size: int | None = None
-    """Side of the views in pixels; None is the store's, or the data set's default without a store."""
+    """Side of the views in pixels; None is the recipe's, else the store's, else the data set's default."""
     shuffle: str | None = None
     """``shards`` visits a store's shards in an order that depends on the run seed; None is the order of the dump."""
     recipe: Recipe | str | None = None
@@ -104,12 +105,20 @@ class TrainConfig:
     """Weight of the loss on hard labels at the first and the last step; of the joint loss ``alpha`` only."""
     harmonic_weights: tuple[float, float] | None = None
     """Weights of distillation loss and label loss; of the joint loss ``harmonic`` only."""
+    init_from: str | None = None
+    """Weights to start from, a file or the folder of a run, of a model of the student's family; None starts at random.
+    What corresponds is copied, see ``students.transfer``."""
+    cut: int | None = None
+    """How many leading blocks are copied from ``init_from``; None copies all that lie at the same place in both, and
+    the whole model where both are of the same architecture."""
+    freeze_copied: bool = False
+    """Hold what was copied fixed: no gradient, and eval mode."""
     seed: int = 0
     """Run seed: initial weights, drop path, the order of shuffled shards, and the views of a run without a store."""
     accumulate: int = 1
     """Pieces that a batch is cut into, one after the other, to save memory."""
     out: str | None = None
-    """The run's folder; None is ``runs/train/<student>-<data>``, with ``-labels`` for hard labels."""
+    """The run's folder; None is ``runs/train/<student>-<data>``, with ``-labels`` for labels alone."""
     fresh: bool = False
     """Start anew where the folder holds a run, instead of resuming it."""
     checkpoint_steps: int = 500
@@ -134,18 +143,80 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
+        if self.init_from is None and (self.cut is not None or self.freeze_copied):
+            flag = "--cut" if self.cut is not None else "--freeze-copied"
+            raise InputError(f"{flag} says what to do with the weights of --init-from: name them, too.")
+        if self.cut is not None and self.cut < 1:
+            raise InputError(f"--cut must be at least 1, got {self.cut}: with less, nothing would be copied.")
         if self.shuffle not in (None, "shards"):
             raise InputError(f"--shuffle must be shards, got {self.shuffle}.")
-        if self.hard_labels_only:
-            for name in ("store", "topk", "shuffle"):
-                if getattr(self, name) is not None:
-                    raise InputError(f"--hard-labels-only opens no store, so --{name} has no meaning; leave one out.")
-        batch = self.effective_recipe().batch_size
+        recipe = self.effective_recipe()
+        self._require_a_use_of_each_flag(recipe)
+        batch = recipe.batch_size
         if batch % 2 or self.accumulate > batch:
             raise InputError(
                 f"--batch-size must be even, because views are mixed in pairs, and at least --accumulate; got {batch} "
                 f"and {self.accumulate}."
             )
+
+    def _require_a_use_of_each_flag(self, recipe: Recipe) -> None:
+        """Refuse what a run on labels alone would leave without effect."""
+        if recipe.distillation != "none":
+            return
+        why = f"The recipe {recipe.name} trains on labels alone"
+        way_out = "choose a loss against the teacher with --distillation, or leave it out"
+        if self.hard_labels_only:
+            why, way_out = "--hard-labels-only opens no store", "leave one out"
+            for name in _TEACHER_LOSS:
+                if getattr(self, name) is not None:
+                    raise InputError(
+                        f"--hard-labels-only leaves no loss but that on labels, so --{name.replace('_', '-')} has no "
+                        "meaning; leave one out."
+                    )
+        elif self.distillation == "none":
+            why, way_out = "--distillation none opens no store", "leave one out"
+        for name in _STORE_FLAGS:
+            if getattr(self, name) is not None:
+                raise InputError(f"{why}, so --{name} has no meaning; {way_out}.")
+
+    @property
+    def opens_store(self) -> bool:
+        """Whether there is a teacher to learn from; without one the run trains on labels alone."""
+        return self.effective_recipe().distillation != "none"
+
+    @classmethod
+    def from_yaml(cls, path: str | PathLike[str], **overrides: Any) -> TrainConfig:
+        """The configuration that a run file gives: what a run saved as ``run.yaml``, or options written by hand.
+
+        Args:
+            path: the file.
+            overrides: fields that the file does not decide. Where they change whether there is a teacher at all,
+                what the file says about its store and its loss falls away.
+
+        Raises:
+            InputError: the file cannot be read, or a value is of another type or out of range.
+        """
+        options = read_options(path, get_type_hints(cls))
+        if overrides.get("hard_labels_only") or overrides.get("distillation") == "none":
+            options = {name: value for name, value in options.items() if name not in (*_STORE_FLAGS, *_TEACHER_LOSS)}
+        elif overrides.get("distillation") is not None:
+            options.pop("hard_labels_only", None)
+        return cls(**{**options, **overrides})
+
+    def options(self) -> dict[str, Any]:
+        """The options that repeat this run, as JSON types: what was given, and the recipe in full instead of its name.
+
+        ``fresh`` is left out: it is about what lay in the folder before.
+        """
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in ("fresh", "recipe", "drop_path", *_RECIPE_FIELDS):
+            del given[name]
+        given["recipe"] = self.effective_recipe().to_dict()
+        return {
+            name: fspath(value) if isinstance(value, PathLike) else value
+            for name, value in given.items()
+            if value is not None
+        }
 
     def effective_recipe(self) -> Recipe:
         """The recipe with this configuration's overrides.

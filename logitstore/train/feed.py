@@ -107,8 +107,10 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
     notes: list[str] = []
     store: Store | None = None
     epochs: tuple[int, ...] = ()
-    if config.hard_labels_only:
-        images.require_labels("to train with --hard-labels-only")
+    if recipe.uses_labels:
+        why = "to train with --hard-labels-only" if config.hard_labels_only else f"for the recipe {recipe.name}"
+        images.require_labels(why)
+    if not config.opens_store:
         spec = _own_spec(config, recipe, images)
         num_classes, class_names = images.num_classes or 0, images.class_names
     else:
@@ -132,7 +134,7 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
         store=store,
         batch_size=recipe.batch_size,
         workers=config.workers or default_workers(resolve_device(config.device)),
-        size=config.size,
+        size=config.size or recipe.size,
         rank=rank,
         world=world,
         topk=config.topk,
@@ -164,12 +166,14 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
 
 
 def _own_spec(config: TrainConfig, recipe: Recipe, images: ImageSet) -> ViewSpec:
-    """The views of a run without a store: those a dump of the same name would show, with the recipe's mixing."""
-    size = config.size or images.default_size
-    if config.view is None:
-        spec = replace(view_spec("tinyvit", size=size), mixup=recipe.mixup, cutmix=recipe.cutmix)
-    else:
-        spec = view_spec(config.view, size=size)
+    """The views of a run without a store: the recipe's, or those a dump of the given name would show.
+
+    Mixing is the recipe's where the view spec has none of its own.
+    """
+    size = config.size or recipe.size or images.default_size
+    spec = view_spec(config.view or recipe.view, size=size)
+    if not spec.mixes:
+        spec = replace(spec, mixup=recipe.mixup, cutmix=recipe.cutmix)
     return spec if images.flippable else replace(spec, hflip=0.0)
 
 

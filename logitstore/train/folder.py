@@ -1,50 +1,65 @@
 """The folder of a training run: what the run is, and the state it can resume from.
 
 A checkpoint is one file, replaced atomically, so a run that is killed at any moment finds the last whole one. It holds
-tensors and plain values only and is read with ``weights_only``.
+tensors and plain values only and is read with ``weights_only``. A folder belongs to one process at a time: the system
+holds a lock for as long as the process lives, however it ends.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from logitstore.cards import write_atomically
 from logitstore.errors import InputError, MismatchError
+from logitstore.train.runfile import as_yaml
 
 CHECKPOINT_VERSION = 2
 _ABSENT = "(not set)"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems that have none
 
 
 class RunFolder:
-    """The files of one run.
+    """The files of one run. Close it to let another process into the folder.
 
     Args:
         path: the folder; made when the first file is written.
         identity: everything that decides the run's result, as JSON types. A checkpoint of another identity is refused.
+        options: what repeats the run, as JSON types.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         self.path = path
         self.identity = json.loads(json.dumps(identity))
+        # The recipe stands in the options, in full: once is enough.
+        effective = {name: value for name, value in self.identity.items() if name != "recipe"}
+        self.description = as_yaml({"options": options, "effective": effective})
         self.weights = path / "model.safetensors"
         self.best_weights = path / "best.safetensors"
         self._checkpoint = path / "checkpoint.pt"
         self._description = path / "run.yaml"
+        self._lock_file = path / ".lock"
+        self._lock: int | None = None
+        self._loaded: tuple[int, ...] | None = None
 
     def load(self, *, fresh: bool) -> dict[str, Any] | None:
         """The state to resume from; None where there is none, or ``fresh`` says to start anew. Writes nothing.
 
         Raises:
             MismatchError: the folder holds a run of another configuration; both are shown where they differ.
-            InputError: the checkpoint cannot be read, or the folder holds a model of something else.
+            InputError: the checkpoint cannot be read, the folder holds a model of something else, or another process
+                is training in it.
         """
+        self._take(make=False)
+        self._loaded = self._stamp()
         if self.weights.exists() and not self._description.exists():
             raise InputError(
                 f"{self.path} holds a model that no training run left there, and this run would replace it: choose "
@@ -83,8 +98,14 @@ class RunFolder:
 
         Args:
             anew: remove what an earlier run left here, and only that.
+
+        Raises:
+            InputError: another process is training in the folder, or was since ``load``.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        self._take(make=True)
+        if self._stamp() != self._loaded:
+            raise InputError(f"Another process has trained in {self.path} just now: run the command again to go on.")
         for unfinished in self.path.glob(".*.tmp"):  # of a process that was killed while it wrote
             unfinished.unlink(missing_ok=True)
         if anew:
@@ -94,18 +115,46 @@ class RunFolder:
             for name in ("checkpoint.pt", "metrics.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
-        text = as_yaml(self.identity)
+        text = self.description
         write_atomically(self._description, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take(self, *, make: bool) -> None:
+        """Lock the folder; without ``make`` only where an earlier run left the lock's file, so nothing is written."""
+        if self._lock is not None or not (make or self._lock_file.exists()):
+            return
+        file = os.open(self._lock_file, os.O_RDWR | (os.O_CREAT if make else 0), 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            os.close(file)
+            raise InputError(
+                f"Another process is training in {self.path}: wait until it ends, or choose another folder with --out."
+            ) from exc
+        except OSError as exc:
+            os.close(file)
+            if exc.errno not in _NO_LOCKS:
+                raise
+            return
+        self._lock = file
+
+    def _stamp(self) -> tuple[int, ...] | None:
+        """Which checkpoint is there: each is a new file."""
+        try:
+            found = self._checkpoint.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint."""
         whole = {"version": CHECKPOINT_VERSION, "identity": json.dumps(self.identity), **state}
         write_atomically(self._checkpoint, lambda temporary: torch.save(whole, temporary))
-
-
-def as_yaml(values: Mapping[str, Any]) -> str:
-    """Values as YAML, in their order, lists on one line."""
-    return yaml.safe_dump(dict(values), sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
 
 
 def differences(stored: Mapping[str, Any], present: Mapping[str, Any]) -> tuple[str, str]:

@@ -17,6 +17,7 @@ import torch
 
 from logitstore.cards import Accuracy, Card, run_folder, save_model
 from logitstore.device import default_workers, dtype_name, require_runs, resolve_device, resolve_dtype
+from logitstore.initial import InitialWeights, take_over
 from logitstore.loader import Batch
 from logitstore.models import build_model, model_name, own_preprocessing
 from logitstore.progress import Progress, ProgressFactory, start
@@ -25,9 +26,10 @@ from logitstore.signals import StopRequest, stop_requests
 from logitstore.train.config import TrainConfig, TrainResult
 from logitstore.train.criterion import make_criterion
 from logitstore.train.feed import Feed, open_feed
-from logitstore.train.folder import RunFolder, as_yaml
+from logitstore.train.folder import RunFolder
 from logitstore.train.learner import Learner
 from logitstore.train.metrics import MetricsLog
+from logitstore.train.notes import misfits
 from students import build_arguments
 from students.recipes import Recipe
 
@@ -49,22 +51,24 @@ def train(config: TrainConfig, progress: ProgressFactory | None = None) -> Train
         NonFiniteError: the loss is NaN or infinite.
     """
     run = _prepare(config)
-    state = run.folder.load(fresh=config.fresh)
-    if state is not None:
-        run.load_state_dict(state)
-    done = run.learner.step * run.recipe.batch_size
-    with start(progress, run.total_steps * run.recipe.batch_size, "img", f"train {config.student}", done=done) as bar:
-        run.announce(bar, resumed=state is not None)
-        if not run.finished:
-            run.feed.probe(run.learner.step)
-            run.folder.begin(anew=state is None)
-            with (
-                MetricsLog(run.folder.path, step=run.learner.step, tensorboard=config.tensorboard) as log,
-                stop_requests() as stop,
-            ):
-                run.go(bar, log, stop)
-            stop.obey()
-    return run.result()
+    with closing(run.folder):
+        state = run.folder.load(fresh=config.fresh)
+        if state is not None:
+            run.load_state_dict(state)
+        batch = run.recipe.batch_size
+        total, done = run.total_steps * batch, run.learner.step * batch
+        with start(progress, total, "img", f"train {config.student}", done=done) as bar:
+            run.announce(bar, resumed=state is not None)
+            if not run.finished:
+                run.feed.probe(run.learner.step)
+                run.folder.begin(anew=state is None)
+                with (
+                    MetricsLog(run.folder.path, step=run.learner.step, tensorboard=config.tensorboard) as log,
+                    stop_requests() as stop,
+                ):
+                    run.go(bar, log, stop)
+                stop.obey()
+        return run.result()
 
 
 def _prepare(config: TrainConfig) -> _Run:
@@ -77,12 +81,24 @@ def _prepare(config: TrainConfig) -> _Run:
     model = build_model(
         config.student, num_classes=feed.num_classes, size=feed.loader.size, drop_path=drop_path, seed=config.seed
     )
+    initial = None
+    preprocessing = own_preprocessing(model, feed.loader.size)
+    if config.init_from is not None:
+        initial = take_over(
+            config.init_from,
+            model,
+            cut=config.cut,
+            freeze_copied=config.freeze_copied,
+            class_names=feed.class_names,
+        )
+        preprocessing = initial.preprocessing(preprocessing)
     require_runs(model, feed.loader.size, name=student)
+    unfit = misfits(recipe, student, model, stored=feed.store is not None, initialised=initial is not None)
     learner = Learner(
         model,
         make_criterion(recipe),
         recipe,
-        preprocessing=own_preprocessing(model, feed.loader.size),
+        preprocessing=preprocessing,
         steps_per_epoch=feed.steps_per_epoch,
         seed=config.seed,
         device=device,
@@ -92,6 +108,7 @@ def _prepare(config: TrainConfig) -> _Run:
     identity = {
         "student": student,
         "drop_path": drop_path,
+        **({} if initial is None else {"init_from": initial.identity()}),
         **feed.identity(),
         "topk": config.topk,
         "shuffle": config.shuffle,
@@ -99,12 +116,21 @@ def _prepare(config: TrainConfig) -> _Run:
         "accumulate": config.accumulate,
         "device": device.type,
         "dtype": dtype_name(dtype),
-        "recipe": recipe.to_dict() | {"learning_rates": vars(recipe.learning_rates(recipe.batch_size))},
+        "learning_rates": vars(recipe.learning_rates(recipe.batch_size)),
+        "recipe": recipe.to_dict(),
     }
     out = Path(config.out) if config.out else run_folder("train", config.student, feed.images.name)
-    if config.out is None and config.hard_labels_only:
+    if config.out is None and not config.opens_store:
         out = out.with_name(out.name + "-labels")
-    return _Run(config=config, recipe=recipe, feed=feed, learner=learner, folder=RunFolder(out, identity))
+    return _Run(
+        config=config,
+        recipe=recipe,
+        feed=feed,
+        initial=initial,
+        learner=learner,
+        folder=RunFolder(out, identity, config.options()),
+        unfit=unfit,
+    )
 
 
 @dataclass(kw_only=True)
@@ -114,8 +140,11 @@ class _Run:
     config: TrainConfig
     recipe: Recipe
     feed: Feed
+    initial: InitialWeights | None
     learner: Learner
     folder: RunFolder
+    unfit: tuple[str, ...]
+    """What of the recipe does not fit, for the user."""
     validated: int = 0
     """Epochs that were validated and logged."""
     loss_sum: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
@@ -144,8 +173,10 @@ class _Run:
 
     def announce(self, bar: Progress, *, resumed: bool) -> None:
         """Say in full what is about to be trained, before the first step."""
-        bar.say(as_yaml(self.folder.identity).rstrip())
-        for note in self.feed.notes:
+        bar.say(self.folder.description.rstrip())
+        if self.initial is not None:
+            bar.say("\n".join(self.initial.lines()))
+        for note in (*self.unfit, *self.feed.notes):
             bar.say(note)
         if self.finished:
             bar.say(f"All {self.total_steps} steps are done; the student is {self.folder.weights}.")

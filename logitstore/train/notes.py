@@ -1,0 +1,47 @@
+"""What of a recipe does not fit the run it is used in: said, not refused, since the run may be meant so."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from students.recipes import Recipe
+from students.tinyvit import published_windows
+
+
+def misfits(recipe: Recipe, student: str, model: nn.Module, *, stored: bool, initialised: bool) -> tuple[str, ...]:
+    """Notes for the user, a sentence each.
+
+    Args:
+        recipe: the effective recipe.
+        student: timm's name of the student.
+        model: the student.
+        stored: views come from a store.
+        initialised: the run starts from given weights.
+    """
+    notes: list[str] = []
+    if stored and (recipe.mixup or recipe.cutmix):
+        notes.append(
+            f"Mixup ({recipe.mixup:g}) and CutMix ({recipe.cutmix:g}) of the recipe have no effect with a store, whose "
+            "views are mixed as they were dumped: dump with a view spec that mixes."
+        )
+    if recipe.label_smoothing and not recipe.uses_labels:
+        notes.append(
+            f"Label smoothing ({recipe.label_smoothing:g}) of the recipe has no effect on a store's targets: it is for "
+            "hard labels."
+        )
+    if recipe.bn_eval and not initialised and any(_is_batchnorm(module) for module in model.modules()):
+        notes.append(
+            "BatchNorm stays in eval mode although the run starts from random weights, so its statistics are never "
+            "learnt: start from weights with --init-from, or give --no-bn-eval."
+        )
+    own = published_windows(student)
+    if recipe.size is not None and own is not None and own[0] != recipe.size:
+        notes.append(
+            f"The recipe {recipe.name} asks for {recipe.size} px; {student} has the windows of {own[0]} px, "
+            f"{'/'.join(map(str, own[1]))}, and keeps them."
+        )
+    return tuple(notes)
+
+
+def _is_batchnorm(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)

@@ -22,6 +22,7 @@ from logitstore.dump import DumpConfig, dump
 from logitstore.evaluate import EvalConfig
 from logitstore.finetune import FinetuneConfig
 from logitstore.recheck import VerifyConfig
+from logitstore.report.correlation import CorrelationConfig
 from logitstore.train import TrainConfig
 
 CONFIGURATIONS: dict[str, Any] = {
@@ -30,6 +31,7 @@ CONFIGURATIONS: dict[str, Any] = {
     "train": TrainConfig,
     "eval": EvalConfig,
     "verify": VerifyConfig,
+    "correlation": CorrelationConfig,
     "models": ModelsConfig,
 }
 
@@ -49,7 +51,7 @@ def parameters(name: str) -> dict[str, click.Parameter]:
 
 
 def test_commands_are_complete() -> None:
-    assert list(cli.main.commands) == ["finetune", "dump", "train", "eval", "info", "verify", "models"]
+    assert list(cli.main.commands) == ["finetune", "dump", "train", "eval", "info", "verify", "correlation", "models"]
 
 
 @pytest.mark.parametrize("name", [*cli.main.commands, ""])

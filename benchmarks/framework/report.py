@@ -78,16 +78,23 @@ def orders(rows: list[Cells]) -> list[Cells]:
         measured = [name for name in ORDER if "top-1 %" in trained[name]]
         if len(measured) < len(ORDER):
             continue
-        order = sorted(measured, key=lambda name: trained[name]["top-1 %"])
+        order = _ranked({name: trained[name]["top-1 %"] for name in measured})
         steps = [_compare(trained[low], trained[high]) for low, high in pairwise(ORDER)]
         found.append({
             "model": student,
-            "found": " < ".join(order),
+            "found": order,
             "paper": " < ".join(ORDER),
-            "same": tuple(order) == ORDER,
+            "same": order == " < ".join(ORDER),
             "steps": steps,
         })
     return found
+
+
+def _ranked(accuracies: Mapping[str, float]) -> str:
+    """Names from the lowest to the highest, with the sign that stands between neighbours."""
+    order = sorted(accuracies, key=lambda name: accuracies[name])
+    signs = [" = " if accuracies[low] == accuracies[high] else " < " for low, high in pairwise(order)]
+    return order[0] + "".join(sign + name for sign, name in zip(signs, order[1:], strict=True))
 
 
 def _compare(low: Cells, high: Cells) -> str:
@@ -145,7 +152,7 @@ def _recipe_of(protocol: Protocol, results: Results) -> dict[str, Any]:
     for name in names:
         if name in results and (file := Path(results[name]["out"]) / "run.yaml").exists():
             described = yaml.safe_load(file.read_text(encoding="utf-8"))
-            return {**described["recipe"], "drop_path": described.get("drop_path")}
+            return {**described["options"]["recipe"], "drop_path": described["effective"]["drop_path"]}
     return {}
 
 
@@ -173,23 +180,19 @@ def _origin(setting: Setting, name: str) -> str:
 
 def model_rows(result: Result | None) -> list[Cells]:
     """Table X: speed and size on this machine beside the paper's; empty where it was not measured."""
-    found = [] if result is None else _entries(result)
-    rows = []
-    for entry in found:
-        if (name := entry.get("name")) in MODELS:
-            speed, parameters = MODELS[name]
-            rows.append({
-                "model": name,
-                "img/s": entry.get("images_per_second"),
-                "paper img/s": speed,
-                "M parameters": round(entry["parameters"] / 1e6, 1),
-                "paper M": parameters,
-            })
-    return rows
-
-
-def _entries(result: Result) -> list[dict[str, Any]]:
-    return next((value for value in result.values() if isinstance(value, list)), [])
+    if result is None:
+        return []
+    measured = {figures["name"]: figures for figures in result["models"]}
+    return [
+        {
+            "model": name,
+            "img/s": round(measured[name]["images_per_second"], 1),
+            "paper img/s": speed,
+            "M parameters": round(measured[name]["parameters"] / 1e6, 1),
+            "paper M": parameters,
+        }
+        for name, (speed, parameters) in MODELS.items()
+    ]
 
 
 def summary(protocol: Protocol, results: Results, seconds: float) -> Cells:

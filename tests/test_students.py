@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import numpy as np
 import pytest
 import timm
 import torch
 
 import students
+from logitstore.teacher import load_teacher
 from students.tinyvit import fitted_windows, from_reference, is_reference_checkpoint
+from students.transfer import transfer
 
 
 @pytest.mark.parametrize(
@@ -166,3 +172,60 @@ def test_names_of_the_reference_become_timms() -> None:
         wanted = timm.create_model("tiny_vit_5m_224").state_dict()
     assert set(from_reference(state | extra)) == set(wanted)
     assert not is_reference_checkpoint(wanted)
+
+
+def as_published(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A model's tensors as a checkpoint of the reference holds them: its names, downsampling, indices."""
+    state = {}
+    for name, tensor in model.state_dict().items():
+        name = re.sub(r"^stages\.(\d)\.downsample", lambda match: f"layers.{int(match[1]) - 1}.downsample", name)
+        name = re.sub(r"^stages\.", "layers.", name)
+        name = re.sub(r"^patch_embed\.conv([12])", lambda match: f"patch_embed.seq.{2 * int(match[1]) - 2}", name)
+        name = name.replace(".conv.", ".c.").replace("head.norm.", "norm_head.").replace("head.fc.", "head.")
+        state[name] = tensor
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name.endswith("attention_bias_idxs")}
+    return state | {name.replace("stages.", "layers."): buffer for name, buffer in buffers.items()}
+
+
+@pytest.fixture(scope="module")
+def published() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    """A TinyViT-5M with noise on all it has, and its weights in the layout of the reference."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model("tiny_vit_5m_224", num_classes=7)
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand_like(tensor), alpha=0.1)
+    return model.eval(), as_published(model)
+
+
+def test_the_synthetic_checkpoint_is_laid_out_as_the_reference(
+    published: tuple[torch.nn.Module, dict[str, torch.Tensor]],
+) -> None:
+    _, state = published
+    indices = {name for name in state if name.endswith("attention_bias_idxs")}
+    assert set(state) - indices == reference_names()
+    assert len(indices) == 10 and state["layers.2.blocks.5.attn.attention_bias_idxs"].shape == (196, 196)
+    assert state["layers.0.downsample.conv1.c.weight"].shape == (128, 64, 1, 1)  # a stage ends with it
+
+
+def test_a_checkpoint_of_the_reference_is_a_teacher_and_a_start(
+    published: tuple[torch.nn.Module, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    model, state = published
+    torch.save({"model": state, "epoch": 29}, tmp_path / "tiny_vit_5m.pth")
+    teacher = load_teacher("tinyvit_5m", checkpoint=tmp_path / "tiny_vit_5m.pth", size=224, device="cpu")
+    views = np.random.default_rng(0).integers(0, 256, (2, 3, 224, 224), np.uint8)
+    wants = teacher.preprocessing
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (wants.mean, wants.std))
+    with torch.no_grad():
+        wanted = model((torch.from_numpy(views) / 255 - mean) / std)
+    assert float(wanted.std()) > 0.01
+    torch.testing.assert_close(teacher.logits(views), wanted, atol=1e-4, rtol=1e-4)
+    student = timm.create_model("tiny_vit_5m_224", num_classes=7).eval()
+    student.load_state_dict(transfer(state, student)[0], strict=True)
+    images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(student(images), model(images))
+    shallow = timm.create_model("tiny_vit_5m_224", num_classes=7, depths=(2, 2, 2, 2))
+    assert transfer(state, shallow)[1].cut == 6

@@ -11,7 +11,7 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.framework.rows import TEACHER, Variant
+from benchmarks.framework.rows import MODELS, TEACHER, Variant
 from benchmarks.framework.setting import Setting
 from benchmarks.framework.steps import Step
 from logitstore.cards import load_card, weights_path
@@ -114,8 +114,8 @@ class Protocol:
 
 
 def models_step(setting: Setting) -> Step:
-    """The step that measures Table X on this machine."""
-    return Step(name="models", words=("models", "--measure", "--size", str(setting.side), *_device(setting)))
+    """The step that measures Table X on this machine, at the size of the views."""
+    return Step(name="models", words=("models", *MODELS, "--measure", "--size", str(setting.side), *_device(setting)))
 
 
 def _train(

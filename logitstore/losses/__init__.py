@@ -13,18 +13,17 @@ computed in float64, all others in float32, also under autocast. Which losses a 
 what the targets mean the store's.
 """
 
-from logitstore.losses.joint import alpha_loss, harmonic_coefficients, harmonic_mean, linear_alpha, ratio_alpha
+from logitstore.losses.joint import alpha_coefficients, harmonic_coefficients, joint_loss, ratio_coefficients
 from logitstore.losses.plain import hard_label_cross_entropy, logit_mse, weighted_mean
 from logitstore.losses.soft_targets import soft_target_cross_entropy, tempered_kl
 
 __all__ = [
-    "alpha_loss",
+    "alpha_coefficients",
     "hard_label_cross_entropy",
     "harmonic_coefficients",
-    "harmonic_mean",
-    "linear_alpha",
+    "joint_loss",
     "logit_mse",
-    "ratio_alpha",
+    "ratio_coefficients",
     "soft_target_cross_entropy",
     "tempered_kl",
     "weighted_mean",

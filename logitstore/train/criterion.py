@@ -20,11 +20,12 @@ from torch import Tensor
 
 from logitstore.loader import Batch
 from logitstore.losses import (
+    alpha_coefficients,
     hard_label_cross_entropy,
     harmonic_coefficients,
-    linear_alpha,
+    joint_loss,
     logit_mse,
-    ratio_alpha,
+    ratio_coefficients,
     soft_target_cross_entropy,
     tempered_kl,
 )
@@ -92,6 +93,12 @@ class Parts:
             distillation=_added(self.distillation, other.distillation), labels=_added(self.labels, other.labels)
         )
 
+    @property
+    def both(self) -> tuple[Tensor, Tensor]:
+        """L_d and L_s, of a joint loss."""
+        assert self.distillation is not None and self.labels is not None
+        return self.distillation, self.labels
+
     def each(self, function: Callable[[Tensor], Tensor]) -> Parts:
         """A function of each loss that there is."""
         return Parts(
@@ -102,20 +109,20 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class Coefficients:
-    """How the losses are joined; numbers, or scalars on the device, without a gradient."""
+    """How two losses are joined; with one there is nothing to join."""
 
-    distillation: float | Tensor = 1.0
-    """c_d."""
-    labels: float | Tensor = 1.0
-    """c_s."""
+    values: tuple[float, float] | tuple[Tensor, Tensor] | None = None
+    """c_d and c_s: numbers, or scalars on the device without a gradient."""
     alpha: float | Tensor | None = None
     """The weight of the loss on hard labels, where the joint loss is written with one."""
 
     def join(self, parts: Parts) -> Tensor:
-        """c_d L_d + c_s L_s, of the losses that there are."""
-        pairs = ((self.distillation, parts.distillation), (self.labels, parts.labels))
-        first, *rest = (coefficient * loss for coefficient, loss in pairs if loss is not None)
-        return sum(rest, start=first)
+        """c_d L_d + c_s L_s, or the one loss there is."""
+        if self.values is not None:
+            return joint_loss(*parts.both, self.values)
+        single = parts.labels if parts.distillation is None else parts.distillation
+        assert single is not None
+        return single
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,14 +166,12 @@ class Criterion:
         if self.joint == "none":
             return Coefficients()
         if self.joint == "alpha":
-            fixed = linear_alpha(self.alpha, progress)
-            return Coefficients(distillation=1 - fixed, labels=fixed, alpha=fixed)
-        assert parts.distillation is not None and parts.labels is not None
+            values = alpha_coefficients(self.alpha, progress)
+            return Coefficients(values=values, alpha=values[1])
         if self.joint == "ratio":
-            alpha = ratio_alpha(parts.distillation, parts.labels)
-            return Coefficients(distillation=1 - alpha, labels=alpha, alpha=alpha)
-        distillation, labels = harmonic_coefficients(parts.distillation, parts.labels, self.harmonic_weights)
-        return Coefficients(distillation=distillation, labels=labels)
+            balanced = ratio_coefficients(*parts.both)
+            return Coefficients(values=balanced, alpha=balanced[1])
+        return Coefficients(values=harmonic_coefficients(*parts.both, self.harmonic_weights))
 
 
 def make_criterion(recipe: Recipe) -> Criterion:

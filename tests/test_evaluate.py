@@ -1,4 +1,4 @@
-"""Accuracy: ranks, intervals, and the files it is measured on."""
+"""Accuracy: ranks, intervals, the files and the labels it is measured on."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from eval_cases import MODEL, PLAIN, WNIDS, constant_model
 from helpers import MemoryImages, write_images
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from logitstore.cards import Card, Preprocessing, save_model, wilson_interval
+from logitstore.cards import Card, save_model, wilson_interval
 from logitstore.errors import DataError, InputError, ModelError, NonFiniteError
 from logitstore.evaluate import EvalConfig, evaluate
+from logitstore.images import open_images
 from logitstore.models import build_model
-from logitstore.scoring import score
-
-PLAIN = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-MODEL = "test_vit"
+from logitstore.scoring import label_ranks, score
 
 
 class Fixed(nn.Module):
@@ -62,6 +63,18 @@ def test_random_logits_against_sorting() -> None:
     ranks = [int(np.flatnonzero(order[row] == label)[0]) for row, label in enumerate(labels)]
     expected = (sum(rank < 1 for rank in ranks), sum(rank < 5 for rank in ranks), 50)
     assert fixed_score(torch.from_numpy(logits), labels, batch_size=16) == expected
+
+
+@given(seed=st.integers(0, 10_000))
+def test_several_right_classes_count_by_the_first_of_them(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits_BC = rng.integers(0, 4, (8, 6)).astype(np.float32)  # with many ties
+    label_BL = rng.integers(-1, 6, (8, 3))
+    expected = []
+    for row, labels in enumerate(label_BL):
+        order = np.argsort(-logits_BC[row], kind="stable").tolist()
+        expected.append(min((order.index(label) for label in labels if label >= 0), default=6))
+    assert label_ranks(torch.from_numpy(logits_BC), label_BL).tolist() == expected
 
 
 def test_what_cannot_be_scored() -> None:
@@ -107,7 +120,15 @@ def test_a_file_with_its_card(checkpoint: Path) -> None:
     assert (result.size, result.num_samples) == (32, 360)
     assert 0 <= result.top1_interval[0] <= result.top1 <= result.top1_interval[1] <= result.top5 <= 1
     assert evaluate(EvalConfig(checkpoint=str(checkpoint.parent), batch_size=7, workers=2)) == result
-    assert set(result.to_dict()) >= {"top1", "top5", "num_samples", "top1_interval", "checkpoint", "model"}
+    found = result.to_dict()
+    assert (found["top1_count"], found["top5_count"]) == (round(found["top1"] * 360), round(found["top5"] * 360))
+    for name in ("top1", "top5"):
+        expected = binomtest(found[f"{name}_count"], 360).proportion_ci(method="wilson")
+        assert found[f"{name}_interval"] == pytest.approx([expected.low, expected.high], abs=1e-9)
+    assert [found[name] for name in ("real", "agreement", "gains")] == [None, None, None]
+    lines = result.lines()
+    assert list(lines) == ["checkpoint", "data", "top-1", "top-5"]
+    assert f"{found['top5_count']} of 360" in lines["top-5"] and "at 95%" in lines["top-5"]
 
 
 def test_a_file_without_a_card_needs_a_name(checkpoint: Path, tmp_path: Path) -> None:
@@ -147,4 +168,46 @@ def test_classes_are_matched_by_name(tmp_path: Path) -> None:
     state["head.bias"] = torch.nn.functional.one_hot(torch.tensor(7), 10).float()
     save_model(tmp_path / "seven.safetensors", state, card())
     result = evaluate(EvalConfig(checkpoint=str(tmp_path / "seven.safetensors"), data=str(tmp_path / "images")))
-    assert result.top1 == 0.5
+    assert (result.top1, result.matched) == (0.5, "name")
+
+
+@pytest.fixture
+def numbered(tmp_path: Path) -> Path:
+    """ImageNet-V2's way: folders named by class numbers, not all of them there."""
+    write_images(tmp_path / "v2", [f"{number}/{i}.jpeg" for number in (0, 2, 10, 100, 999) for i in range(2)])
+    return tmp_path / "v2"
+
+
+@pytest.mark.parametrize("names", [WNIDS, None], ids=["class names", "no names"])
+@pytest.mark.parametrize(("winner", "share"), [(100, 0.2), (10, 0.2), (3, 0), (999, 0.2)])
+def test_numbered_folders_are_class_numbers(
+    names: tuple[str, ...] | None, winner: int, share: float, numbered: Path, tmp_path: Path
+) -> None:
+    """Neither by their place among the folders that are there, nor by the order of their names as text."""
+    model = constant_model(tmp_path / "model.safetensors", winner, names)
+    result = evaluate(EvalConfig(checkpoint=model, data=str(numbered), workers=1))
+    assert (result.top1, result.matched, result.num_samples) == (share, "number", 10)
+
+
+def test_numbered_folders_also_in_a_subset(numbered: Path, tmp_path: Path) -> None:
+    model = constant_model(tmp_path / "model.safetensors", 100, WNIDS)
+    assert evaluate(EvalConfig(checkpoint=model, data=str(numbered), subset=5, workers=1)).top1 == 0.2
+
+
+def test_numbers_that_are_no_classes(numbered: Path, tmp_path: Path) -> None:
+    model = constant_model(tmp_path / "model.safetensors", 0, tuple(f"c{i}" for i in range(100)), 100)
+    with pytest.raises(InputError, match=r"2 \(100, 999\) are no class numbers of a model whose 100 classes"):
+        evaluate(EvalConfig(checkpoint=model, data=str(numbered)))
+
+
+@pytest.mark.parametrize("folders", [("00", "01"), ("1", "one"), ("1.5", "2")], ids=str)
+def test_other_names_are_no_numbers(folders: tuple[str, ...], tmp_path: Path) -> None:
+    write_images(tmp_path / "images", [f"{name}/1.png" for name in folders])
+    model = constant_model(tmp_path / "model.safetensors", 0, WNIDS)
+    with pytest.raises(InputError, match="classes are not among"):
+        evaluate(EvalConfig(checkpoint=model, data=str(tmp_path / "images")))
+
+
+def test_where_something_is_learnt_classes_go_by_name(numbered: Path) -> None:
+    with pytest.raises(InputError, match="5 of the data set's 5 classes are not among"):
+        open_images(str(numbered)).relabelled(WNIDS)

@@ -196,6 +196,29 @@ def evaluate(as_json: bool, **options: Any) -> None:
 
 @main.command()
 @click.argument("store")
+@option("--data", default="digits", help="The data set it was made of, with labels.")
+@option("--out", help="Folder of the report and the contact sheet.  [default: runs/audit/TEACHER-DATA]")
+@option("--top", default=5, type=count, help="A label is outside a view where it is not among so many first classes.")
+@option("--threshold", default=0.5, help="A sample is hard where its label is outside in more of its views.")
+@option("--worst", default=30, type=count, help="Hard samples to look at more closely, and to draw.")
+@json_option
+def audit(as_json: bool, **options: Any) -> None:
+    """Find hard samples in a store: images whose label lies outside the teacher's top 5 in most views.
+
+    Leaves a report that train --exclude takes, and a contact sheet.
+
+    \b
+    Example:
+      logitstore audit /stores/swin_l-imagenet --data /data/imagenet
+    """
+    from logitstore.report.audit import AuditConfig
+    from logitstore.report.audit import audit as run
+
+    show(run(AuditConfig(**options), Progress).to_dict(), as_json)
+
+
+@main.command()
+@click.argument("store")
 @json_option
 def info(store: str, as_json: bool) -> None:
     """What a store holds: teacher, data set, views, sizes, and how much of it is there.

@@ -22,6 +22,7 @@ from logitstore.dump import DumpConfig, dump
 from logitstore.evaluate import EvalConfig
 from logitstore.finetune import FinetuneConfig
 from logitstore.recheck import VerifyConfig
+from logitstore.report.audit import AuditConfig
 from logitstore.report.correlation import CorrelationConfig
 from logitstore.train import TrainConfig
 
@@ -33,6 +34,7 @@ CONFIGURATIONS: dict[str, Any] = {
     "verify": VerifyConfig,
     "correlation": CorrelationConfig,
     "models": ModelsConfig,
+    "audit": AuditConfig,
 }
 
 
@@ -51,7 +53,9 @@ def parameters(name: str) -> dict[str, click.Parameter]:
 
 
 def test_commands_are_complete() -> None:
-    assert list(cli.main.commands) == ["finetune", "dump", "train", "eval", "info", "verify", "correlation", "models"]
+    assert list(cli.main.commands) == [
+        "finetune", "dump", "train", "eval", "audit", "info", "verify", "correlation", "models"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [*cli.main.commands, ""])

@@ -1,7 +1,8 @@
-"""A contact sheet: replayed views, each with the teacher's most probable classes as bars.
+"""A contact sheet: pictures, each with the teacher's most probable classes as bars.
 
-The views come from the same loader that training uses, mixed with their neighbours where mixing is on, so the picture
-shows what the teacher saw. Drawing is matplotlib's, through its objects: no window, no global figure.
+``contact_sheet`` shows replayed views. They come from the same loader that training uses, mixed with their neighbours
+where mixing is on, so the sheet shows what the teacher saw. ``draw_sheet`` draws any panels. Drawing is matplotlib's,
+through its objects: no window, no global figure.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def contact_sheet(
         InputError: matplotlib is absent, a position or the epoch does not exist, or the suffix is unknown.
         WitnessError: a view is not the one the teacher saw.
     """
-    figure_class = _figure_class()
+    require_matplotlib()
     if positions is None:
         positions = range(min(DEFAULT_VIEWS, store.num_samples))
     outside = [position for position in positions if not 0 <= position < store.num_samples]
@@ -62,19 +63,55 @@ def contact_sheet(
             f"A contact sheet of epoch {epoch}, positions {list(positions)[:8]} is asked for, but the store has epochs "
             f"0 to {store.num_epochs - 1} and positions 0 to {store.num_samples - 1}; name some of those."
         )
-    rows = -(-len(positions) // COLUMNS)
-    columns = min(COLUMNS, len(positions))
+    teacher = store.manifest.teacher.get("name", "the teacher")
+    label = "" if images.labels is None else " (orange: the label)"
+    panels = list(_replay(store, images, epoch, positions))
+    title = f"Views of epoch {epoch} as {teacher} saw them, and what it said{label}"
+    return draw_sheet(panels, out, title=title, names=_class_names(store, images))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One picture and what the teacher says of it, ready to draw."""
+
+    title: str
+    """Above the picture."""
+    view_3HW: NDArray[np.uint8]
+    """The picture."""
+    index_K: NDArray[Any]
+    """Classes, most probable first."""
+    prob_K: NDArray[Any]
+    """Their probabilities."""
+    label: int
+    """The class whose bar has another colour; -1 for none."""
+
+
+def draw_sheet(panels: Sequence[Panel], out: str | Path, *, title: str, names: Sequence[str] | None) -> Path:
+    """Draw panels in rows and write the picture.
+
+    Args:
+        panels: at least one.
+        out: file to write; its suffix chooses the format (``.png``, ``.pdf``, ``.svg``).
+        title: above all.
+        names: of the classes; None shows their numbers.
+
+    Returns:
+        the path written.
+
+    Raises:
+        InputError: matplotlib is absent, or the suffix is unknown.
+    """
+    figure_class = require_matplotlib()
+    rows = -(-len(panels) // COLUMNS)
+    columns = min(COLUMNS, len(panels))
     figure = figure_class(figsize=(columns * _CELL_INCHES[0], rows * _CELL_INCHES[1]), layout="constrained")
     grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[2, 1] * rows)
     for axes in grid.flat:
         axes.set_axis_off()
-    names = _class_names(store, images)
-    for cell, view in enumerate(_replay(store, images, epoch, positions)):
+    for cell, panel in enumerate(panels):
         row, column = divmod(cell, columns)
-        _draw(grid[2 * row, column], grid[2 * row + 1, column], view, names)
-    teacher = store.manifest.teacher.get("name", "the teacher")
-    label = "" if images.labels is None else " (orange: the label)"
-    figure.suptitle(f"Views of epoch {epoch} as {teacher} saw them, and what it said{label}", fontsize=9)
+        _draw(grid[2 * row, column], grid[2 * row + 1, column], panel, names)
+    figure.suptitle(title, fontsize=9)
     path = Path(out)
     try:
         figure.savefig(path, dpi=110)
@@ -83,7 +120,12 @@ def contact_sheet(
     return path
 
 
-def _figure_class() -> Any:
+def require_matplotlib() -> Any:
+    """matplotlib's ``Figure``.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as exc:
@@ -93,18 +135,7 @@ def _figure_class() -> Any:
     return Figure
 
 
-@dataclass(frozen=True, kw_only=True)
-class _View:
-    """One view and its record, ready to draw."""
-
-    title: str
-    view_3HW: NDArray[np.uint8]
-    index_K: NDArray[Any]
-    prob_K: NDArray[Any]
-    label: int
-
-
-def _replay(store: Store, images: ImageSet, epoch: int, positions: Sequence[int]) -> Iterator[_View]:
+def _replay(store: Store, images: ImageSet, epoch: int, positions: Sequence[int]) -> Iterator[Panel]:
     spec = ViewSpec.from_dict(store.manifest.view)
     loader = ViewLoader(images, spec, store=store, batch_size=2, workers=0)
     for position in positions:
@@ -118,7 +149,7 @@ def _replay(store: Store, images: ImageSet, epoch: int, positions: Sequence[int]
         title = f"sample {int(batch.sample_B[row])}"
         if batch.own_B[row] < 1:
             title += f", {batch.own_B[row]:.0%} its own"
-        yield _View(
+        yield Panel(
             title=title,
             view_3HW=batch.views_BCHW[row],
             index_K=records.index[row, :kept],
@@ -135,7 +166,7 @@ def _class_names(store: Store, images: ImageSet) -> Sequence[str] | None:
     return images.class_names if images.num_classes == store.num_classes else None
 
 
-def _draw(top: Any, bottom: Any, view: _View, names: Sequence[str] | None) -> None:
+def _draw(top: Any, bottom: Any, view: Panel, names: Sequence[str] | None) -> None:
     top.imshow(view.view_3HW.transpose(1, 2, 0), interpolation="nearest")
     top.set_title(view.title, fontsize=7)
     bars = min(BARS, len(view.index_K))

@@ -52,4 +52,4 @@ def _word(kind: Any) -> str:
     if get_origin(kind) is not tuple:
         return _WORDS[kind]
     kinds = get_args(kind)
-    return "a list" if kinds[-1] is Ellipsis else f"a list of {len(kinds)}, each {_word(kinds[0])}"
+    return "a list" if kinds[-1] is Ellipsis else f"a list of {len(kinds)} numbers"

@@ -150,8 +150,15 @@ class TrainConfig:
             raise InputError(f"--cut must be at least 1, got {self.cut}: with less, nothing would be copied.")
         if self.shuffle not in (None, "shards"):
             raise InputError(f"--shuffle must be shards, got {self.shuffle}.")
+        if self.hard_labels_only:
+            for name in _TEACHER_LOSS:
+                if getattr(self, name) is not None:
+                    raise InputError(
+                        f"--hard-labels-only leaves no loss but that on labels, so --{name.replace('_', '-')} has no "
+                        "meaning; leave one out."
+                    )
         recipe = self.effective_recipe()
-        self._require_a_use_of_each_flag(recipe)
+        self._require_a_use_of_the_store(recipe)
         batch = recipe.batch_size
         if batch % 2 or self.accumulate > batch:
             raise InputError(
@@ -159,20 +166,14 @@ class TrainConfig:
                 f"and {self.accumulate}."
             )
 
-    def _require_a_use_of_each_flag(self, recipe: Recipe) -> None:
-        """Refuse what a run on labels alone would leave without effect."""
+    def _require_a_use_of_the_store(self, recipe: Recipe) -> None:
+        """Refuse to name a store, or how to read it, in a run on labels alone."""
         if recipe.distillation != "none":
             return
         why = f"The recipe {recipe.name} trains on labels alone"
         way_out = "choose a loss against the teacher with --distillation, or leave it out"
         if self.hard_labels_only:
             why, way_out = "--hard-labels-only opens no store", "leave one out"
-            for name in _TEACHER_LOSS:
-                if getattr(self, name) is not None:
-                    raise InputError(
-                        f"--hard-labels-only leaves no loss but that on labels, so --{name.replace('_', '-')} has no "
-                        "meaning; leave one out."
-                    )
         elif self.distillation == "none":
             why, way_out = "--distillation none opens no store", "leave one out"
         for name in _STORE_FLAGS:

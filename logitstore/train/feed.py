@@ -17,7 +17,7 @@ from logitstore.device import default_workers, resolve_device
 from logitstore.errors import DataError, IncompleteError, InputError, LogitStoreError, MismatchError
 from logitstore.images import ImageSet, open_images
 from logitstore.loader import Batch, Exclusion, ViewLoader, as_dumped, read_exclusion, stored_spec
-from logitstore.loader.matching import check_store
+from logitstore.loader.matching import check_store, numbered, teacher_classes
 from logitstore.store import Store, open_store
 from logitstore.train.config import TrainConfig
 from logitstore.views import ViewSpec, check_transform, view_spec
@@ -118,8 +118,8 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
         epochs = _visited_epochs(store, recipe, notes)
         spec = stored_spec(store, config.view, flippable=images.flippable)
         check_store(store, images, spec)
-        num_classes, class_names = store.num_classes, _class_names(store)
-        images = _numbered(images, class_names, num_classes)
+        num_classes, class_names = store.num_classes, teacher_classes(store)
+        images = numbered(images, class_names, num_classes)
     if spec.transform is not None:
         check_transform(spec, [images.pixels(sample) for sample in range(min(_CHECKED_IMAGES, len(images)))])
     exclusion = None if config.exclude is None else read_exclusion(config.exclude, images)
@@ -229,25 +229,6 @@ def _visited_epochs(store: Store, recipe: Recipe, notes: list[str]) -> tuple[int
     return tuple(visited)
 
 
-def _class_names(store: Store) -> tuple[str, ...] | None:
-    """The teacher's, whose numbers the records hold; the data set's where it has none and they are as many."""
-    names = store.manifest.teacher.get("class_names") or store.manifest.dataset.get("class_names")
-    return tuple(names) if names and len(names) == store.num_classes else None
-
-
-def _numbered(images: ImageSet, class_names: tuple[str, ...] | None, num_classes: int) -> ImageSet:
-    """The images with labels that number the student's classes."""
-    images = images.relabelled(class_names)
-    if images.labels is not None and (images.num_classes or 0) > num_classes:
-        raise MismatchError(
-            f"The number of classes, between the student's and those of {images.name} ({images.split}),",
-            stored=num_classes,
-            present=images.num_classes,
-            remedy="Give the data set that the store was made of, or one with the same classes.",
-        )
-    return images
-
-
 def _open_validation(
     config: TrainConfig, class_names: tuple[str, ...] | None, num_classes: int, notes: list[str]
 ) -> ImageSet | None:
@@ -263,4 +244,4 @@ def _open_validation(
         if images.labels is None:
             notes.append(f"There is nothing to validate on: the val split of {images.name} has no labels.")
             return None
-    return _numbered(images, class_names, num_classes)
+    return numbered(images, class_names, num_classes)

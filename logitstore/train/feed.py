@@ -14,7 +14,7 @@ from typing import Any
 
 from logitstore.cards import run_folder
 from logitstore.device import default_workers, resolve_device
-from logitstore.errors import DataError, IncompleteError, InputError, LogitStoreError, MismatchError
+from logitstore.errors import DataError, IncompleteError, InputError, LogitStoreError
 from logitstore.images import ImageSet, open_images
 from logitstore.loader import Batch, Exclusion, ViewLoader, as_dumped, read_exclusion, stored_spec
 from logitstore.loader.matching import check_store, numbered, teacher_classes

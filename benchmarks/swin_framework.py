@@ -113,7 +113,7 @@ def run(protocol: Protocol, folder: StepFolder, time_limit: float | None) -> dic
 def show(found: Row) -> None:
     """Print the tables and what can and cannot be read from them."""
     print()
-    print_table(found["rows"], report.COLUMNS)
+    print_table(found["rows"], report.columns(found["rows"]))
     for order in found["orders"]:
         same = "the paper's order" if order["same"] else "not the paper's order"
         print(f"\n{order['model']}, {same}: {order['found']} (the paper: {order['paper']})")

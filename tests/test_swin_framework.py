@@ -324,8 +324,8 @@ def trained(top1: float, images: int = 1000) -> dict[str, Any]:
 
 
 @pytest.fixture
-def protocol(tmp_path: Path) -> Protocol:
-    return Protocol.of(Setting(students=("swin_n",), seeds=(0, 1), out=tmp_path))
+def protocol(data: dict[str, str], tmp_path: Path) -> Protocol:
+    return Protocol.of(Setting(**data, students=("swin_n",), seeds=(0, 1), out=tmp_path))  # type: ignore[arg-type]
 
 
 def results_of(protocol: Protocol, shares: dict[str, tuple[float, ...]]) -> dict[str, Any]:
@@ -375,15 +375,22 @@ def test_equal_accuracies_are_not_the_papers_order(protocol: Protocol) -> None:
 def test_the_report_says_how_the_settings_differ(protocol: Protocol) -> None:
     found = report.summary(protocol, {}, 1.0)
     lines = {line["what"]: line for line in found["setting"]}
-    assert lines["teacher before fine-tuning"]["here"] == "random weights: not pre-trained"
-    assert lines["epochs"] == {"what": "epochs", "paper": "60 (Table IV: 30)", "here": "4"}
-    assert found["claim"] == report.NO_CLAIM and not found["complete"] and found["steps_done"] == 0
+    assert lines["teacher before fine-tuning"]["here"] == "timm's pretrained weights (ImageNet-1k)"
+    assert lines["epochs"] == {"what": "epochs", "paper": "60 (Table IV: 30)", "here": "60"}
+    assert found["claim"] is None and not found["complete"] and found["steps_done"] == 0
 
 
-def test_no_sentence_about_digits_stands_under_other_data(data: dict[str, str], tmp_path: Path) -> None:
+def test_digits_are_compared_with_nothing(tmp_path: Path) -> None:
+    protocol = Protocol.of(Setting(students=("swin_n",), out=tmp_path))
+    found = report.summary(protocol, results_of(protocol, {"scratch": (0.5,)}), 1.0)
+    assert found["claim"] == report.NO_CLAIM
+    assert found["rows"][1]["top-1 %"] == 50 and not any("difference" in row for row in found["rows"])
+    assert "difference" not in report.columns(found["rows"])
+
+
+def test_a_teacher_pretrained_on_the_same_images_is_said_to_be(data: dict[str, str], tmp_path: Path) -> None:
     setting = Setting(**data, pretrain_data=data["data"], pretrain_epochs=9, out=tmp_path)  # type: ignore[arg-type]
     found = report.summary(Protocol.of(setting), {}, 1.0)
-    assert found["claim"] is None
     (origin,) = [line["here"] for line in found["setting"] if line["what"] == "teacher before fine-tuning"]
     assert origin == "pre-trained from random weights on the training images themselves, 9 epochs"
 
@@ -431,7 +438,8 @@ def test_a_run_that_is_killed_in_a_training_ends_as_if_it_had_not_been(tmp_path:
     assert [row["training"] for row in found["rows"]] == ["teacher, fine-tuned", *ORDER]
     assert all(0 <= row["top-1 %"] <= 100 and row["test_images"] == 20 for row in found["rows"])
     assert len(found["orders"][0]["steps"]) == 3
-    assert {line["what"]: line["here"] for line in found["setting"]}["weight decay"] == "0.01"
+    here = {line["what"]: line["here"] for line in found["setting"]}
+    assert here["weight decay"] == "0.01" and here["peak learning rate"] == "5e-05"  # 2e-4 at a batch of 128
     assert not (killed / "teacher-swin_t" / "checkpoint.pt").exists()
 
     setting = swin_framework.setting_of(swin_framework.parser().parse_args([*flags, "--out", str(unbroken)]))

@@ -24,6 +24,7 @@ from logitstore.cards import wilson_interval
 Results = Mapping[str, Result]
 """What finished steps printed, by name."""
 COLUMNS = ("table", "model", "training", "top-1 %", "95% interval", "each seed", "paper %", "difference")
+"""Percentages; the paper's are on CIFAR-100."""
 NO_CLAIM = (
     "Digits only shows that the protocol runs: 1,437 small images, ten classes, a few epochs. No claim about accuracy "
     "comes from digits, neither for the paper's order nor against it."
@@ -41,6 +42,8 @@ def accuracy_rows(protocol: Protocol, results: Results) -> list[Cells]:
     for row in protocol.setting.rows:
         by_seed = {seed: results.get(f"{row.variant.name}-seed{seed}") for seed in protocol.setting.seeds}
         rows.append(_cells(row.table, row.variant.student, row.setting, by_seed, row.paper))
+    if protocol.setting.is_digits:  # a difference between two data sets says nothing
+        rows = [{name: value for name, value in row.items() if name != "difference"} for row in rows]
     return rows
 
 
@@ -130,10 +133,15 @@ def differences(protocol: Protocol, results: Results) -> list[Cells]:
         _line("other options", "", " ".join(setting.options) or "none"),
         _line("teacher before fine-tuning", "pre-trained on ImageNet-1k", _origin(setting, TEACHER)),
         _line("teacher's epochs", "60", "-" if _is_given(setting, TEACHER) else str(teacher_epochs)),
-        _line("teacher in training", "runs on every batch", f"never: {stored} epochs of logits from a store"),
+        _line("teacher in training", "runs on every batch", f"never: logits from a store, {stored} epochs of views"),
         _line("copied blocks", "not said whether frozen", "frozen" if setting.freeze_copied else "trained on"),
         _line("seeds", "1, not said", f"{len(setting.seeds)}, one teacher for all"),
     ]
+
+
+def columns(rows: list[Cells]) -> list[str]:
+    """Headings of the table: those under which something stands."""
+    return [column for column in COLUMNS if any(column in row for row in rows)]
 
 
 def _line(what: str, paper: str, here: str) -> Cells:
@@ -142,8 +150,8 @@ def _line(what: str, paper: str, here: str) -> Cells:
 
 def _plain(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {item:g}" for name, item in value.items())
-    return f"{value:g}" if isinstance(value, (int, float)) else "-"
+        return ", ".join(f"{name} {item:.3g}" for name, item in value.items())
+    return f"{value:.3g}" if isinstance(value, (int, float)) else "-"
 
 
 def _recipe_of(protocol: Protocol, results: Results) -> dict[str, Any]:
@@ -152,7 +160,8 @@ def _recipe_of(protocol: Protocol, results: Results) -> dict[str, Any]:
     for name in names:
         if name in results and (file := Path(results[name]["out"]) / "run.yaml").exists():
             described = yaml.safe_load(file.read_text(encoding="utf-8"))
-            return {**described["options"]["recipe"], "drop_path": described["effective"]["drop_path"]}
+            effective = {name: described["effective"][name] for name in ("drop_path", "learning_rates")}
+            return {**described["options"]["recipe"], **effective}
     return {}
 
 

@@ -3,67 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
 from helpers import MemoryImages
+from learner_cases import BATCH, CPU, HARD, PLAIN, SOFT, gradients, learner, make_batches, records, weights
 from torch import nn
 
-from logitstore.cards import Preprocessing
 from logitstore.errors import NonFiniteError
-from logitstore.loader import Batch, ViewLoader
-from logitstore.models import build_model
+from logitstore.loader import Batch
 from logitstore.scoring import score
-from logitstore.store import Records
-from logitstore.train.criterion import Criterion, Targets, hard_label_loss, soft_target_loss
-from logitstore.train.learner import Learner
-from logitstore.views import view_spec
-from students.recipes import Recipe, digits
-
-PLAIN = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-CPU = torch.device("cpu")
-BATCH, CLASSES = 16, 4
-SOFT = Criterion(distillation=soft_target_loss)
-HARD = Criterion(labels=partial(hard_label_loss, smoothing=0.1))
-
-
-def records(seed: int) -> Records:
-    rng = np.random.default_rng(seed)
-    mass = rng.dirichlet(np.ones(3), BATCH).astype(np.float32)
-    return Records(
-        sample=np.arange(BATCH),
-        seed=np.arange(BATCH, dtype=np.uint32),
-        index=np.stack([rng.permutation(CLASSES)[:2] for _ in range(BATCH)]).astype(np.uint16),
-        prob=mass[:, :2],
-        tail=mass[:, 2],
-        kept=np.full(BATCH, 2, np.int32),
-        weight=np.ones(BATCH, np.float32),
-        logz=None,
-    )
+from logitstore.train.criterion import Criterion, Targets
+from students.recipes import digits
 
 
 @pytest.fixture(scope="module")
 def batches() -> list[Batch]:
-    images = MemoryImages(4 * BATCH, labels=[i % CLASSES for i in range(4 * BATCH)])
-    loader = ViewLoader(images, view_spec("crop_flip", size=32), run_seed=1, batch_size=BATCH, workers=0)
-    return [replace(batch, records=records(i)) for i, batch in enumerate(loader.batches(0))]
-
-
-def learner(model: str = "test_vit", recipe: Recipe | None = None, **options: Any) -> Learner:
-    recipe = recipe or replace(digits(), batch_size=BATCH, warmup_epochs=0.0)
-    values: dict[str, Any] = {
-        "preprocessing": PLAIN, "steps_per_epoch": 4, "seed": 3, "device": CPU, "dtype": torch.float32, **options
-    }
-    criterion = values.pop("criterion", SOFT)
-    return Learner(build_model(model, num_classes=CLASSES, size=32, drop_path=0.2, seed=5), criterion, recipe, **values)
-
-
-def weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return make_batches()
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -76,18 +34,15 @@ def test_pieces_give_the_gradient_of_the_whole(batches: list[Batch], criterion: 
     weight_B[:6] = 0.0  # pieces of unequal weight, one of none
     batch = replace(batches[0], weight_B=weight_B)
     recipe = replace(digits(), batch_size=BATCH, clip_grad=None)
-    losses, gradients = [], []
+    losses, found = [], []
     for accumulate in (1, 3, 8):
-        model = build_model("test_vit", num_classes=CLASSES, size=32, seed=5)
-        one = Learner(
-            model, criterion, recipe, preprocessing=PLAIN, steps_per_epoch=4, seed=3, device=CPU, accumulate=accumulate
-        )
+        one = learner(recipe=recipe, criterion=criterion, accumulate=accumulate, drop_path=0.0)
         losses.append(float(one.train_step(batch).total))
-        gradients.append({name: parameter.grad for name, parameter in one.model.named_parameters()})
-    for loss, gradient in zip(losses[1:], gradients[1:], strict=True):
+        found.append(gradients(one))
+    for loss, gradient in zip(losses[1:], found[1:], strict=True):
         assert loss == pytest.approx(losses[0], rel=1e-5)
         for name, value in gradient.items():
-            torch.testing.assert_close(value, gradients[0][name], rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(value, found[0][name], rtol=1e-3, atol=1e-6)
 
 
 def test_state_goes_on_exactly(batches: list[Batch]) -> None:

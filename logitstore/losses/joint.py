@@ -61,8 +61,8 @@ def ratio_coefficients(distillation: Tensor, labels: Tensor) -> tuple[Tensor, Te
 def harmonic_coefficients(distillation: Tensor, labels: Tensor, weights: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Derivatives of the weighted harmonic mean (w_d + w_s) / (w_d / L_d + w_s / L_s) by its two losses.
 
-    The mean is homogeneous of degree one, so it equals c_d L_d + c_s L_s (Euler), and holding c_d and c_s constant leaves
-    its gradient as it is. With the shares s_d = w_d L_s / D and s_s = w_s L_d / D, D = w_d L_s + w_s L_d,
+    The mean is homogeneous of degree one, so it equals c_d L_d + c_s L_s (Euler), and holding c_d and c_s constant
+    leaves its gradient as it is. With the shares s_d = w_d L_s / D and s_s = w_s L_d / D, D = w_d L_s + w_s L_d,
 
         c_d = (w_d + w_s) / w_d * s_d^2        c_s = (w_d + w_s) / w_s * s_s^2
 

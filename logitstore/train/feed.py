@@ -108,8 +108,7 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
     store: Store | None = None
     epochs: tuple[int, ...] = ()
     if recipe.uses_labels:
-        why = "to train with --hard-labels-only" if config.hard_labels_only else f"for the recipe {recipe.name}"
-        images.require_labels(why)
+        images.require_labels(_use_of_labels(config, recipe))
     if not config.opens_store:
         spec = _own_spec(config, recipe, images)
         num_classes, class_names = images.num_classes or 0, images.class_names
@@ -163,6 +162,15 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
         notes=tuple(notes),
         exclusion=exclusion,
     )
+
+
+def _use_of_labels(config: TrainConfig, recipe: Recipe) -> str:
+    """What a run needs labels for, for the message that there are none."""
+    if config.hard_labels_only:
+        return "to train with --hard-labels-only"
+    if recipe.distillation == "none":
+        return f"to train on, as the recipe {recipe.name} does with distillation none"
+    return f"for the loss on hard labels in the joint loss {recipe.joint}"
 
 
 def _own_spec(config: TrainConfig, recipe: Recipe, images: ImageSet) -> ViewSpec:

@@ -1,4 +1,4 @@
-"""The optimiser that a recipe makes: layer-wise learning rates, groups and schedule against numbers computed by hand."""
+"""The optimiser that a recipe makes: layer-wise learning rates, groups, schedule, against hand-computed numbers."""
 
 from __future__ import annotations
 

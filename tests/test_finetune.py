@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ import timm
 import torch
 
 import logitstore.finetune.loop
-from logitstore.cards import Preprocessing, load_model, weights_sha256
+from logitstore.cards import Preprocessing, load_model, save_model, weights_sha256
 from logitstore.errors import DataError, InputError, ModelError, NonFiniteError
 from logitstore.finetune import FinetuneConfig, FinetuneResult, finetune
 from logitstore.images import open_images
 from logitstore.progress import Progress
 from logitstore.scoring import score
 from logitstore.teacher import load_teacher
+from logitstore.train import train
 from tests.helpers import write_images
+from tests.train_cases import config as train_config
+from tests.train_cases import make_store
 
 CPU = torch.device("cpu")
 
@@ -99,6 +103,52 @@ def test_frozen_backbone_stays_and_its_statistics_too() -> None:
     assert changed == {"classifier.weight", "classifier.bias"}
     assert state["classifier.weight"].shape[0] == 10
     assert card is not None and card.training["freeze_backbone"] and card.training["start"] == "checkpoint"
+
+
+def student(name: str) -> str:
+    """A folder with a student that ``train`` made of a small store."""
+    make_store(Path("store"), epochs=1, subset=64)
+    train(train_config(Path("student"), student=name, store="store", epochs=1, ema_decay=0.0))
+    return "student"
+
+
+def backbone(path: str) -> dict[str, torch.Tensor]:
+    return {name: part for name, part in load_model(path)[0].items() if not name.startswith("head.fc.")}
+
+
+@pytest.mark.parametrize("name", ["tinyvit_5m", "swin_n"])
+def test_linear_probe_of_a_student(name: str, folder: Path) -> None:
+    """Only the classifier learns, on any data set: weights, statistics and buffers of the rest stay to the bit."""
+    start = student(name)
+    images = np.random.default_rng(0).integers(0, 255, (24, 20, 20, 3)).astype(np.uint8)
+    np.savez("arrays.npz", images=images, labels=np.arange(24) % 4)
+    for data, classes in ((str(folder), 2), ("arrays.npz", 4)):
+        probe = config(teacher=name, data=data, checkpoint=start, freeze_backbone=True, epochs=1, size=32, subset=None)
+        result = finetune(replace(probe, batch_size=8, out="probe"))
+        before, after = backbone(start), backbone(result.checkpoint)
+        assert before.keys() == after.keys()
+        assert not [key for key in before if not torch.equal(before[key], after[key])]
+        assert len(load_model(result.checkpoint)[0]["head.fc.weight"]) == classes
+
+
+def test_the_probe_keeps_the_normalisation_of_its_weights(trained: FinetuneResult, folder: Path) -> None:
+    state, card = load_model(trained.checkpoint)
+    assert card is not None
+    own = replace(card.preprocessing, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    save_model(Path("own.safetensors"), state, replace(card, preprocessing=own))
+    probe = config(teacher="test_efficientnet", data=str(folder), checkpoint="own.safetensors", freeze_backbone=True)
+    found = load_model(finetune(replace(probe, epochs=1, subset=None, size=32)).checkpoint)[1]
+    assert found is not None
+    assert (found.preprocessing.mean, found.preprocessing.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+def test_a_probe_at_another_size_resizes_what_depends_on_it(folder: Path) -> None:
+    start = student("tinyvit_5m")
+    probe = config(teacher="tinyvit_5m", data=str(folder), checkpoint=start, freeze_backbone=True, size=64)
+    before, after = backbone(start), backbone(finetune(replace(probe, epochs=1, subset=None)).checkpoint)
+    resized = {key for key in before if before[key].shape != after[key].shape}
+    assert resized and all(key.endswith("attention_biases") for key in resized)
+    assert not [key for key in before.keys() - resized if not torch.equal(before[key], after[key])]
 
 
 def test_starting_weights_keep_a_classifier_of_as_many_classes(trained: FinetuneResult) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from logitstore.cards import Accuracy, Card, Preprocessing, load_weights, run_folder, save_model
+from logitstore.cards import Accuracy, Card, Preprocessing, load_model, run_folder, save_model
 from logitstore.device import default_workers, dtype_name, require_runs, resolve_device, resolve_dtype
 from logitstore.errors import DataError, InputError
 from logitstore.finetune.config import FinetuneConfig, FinetuneResult
@@ -63,9 +63,9 @@ def finetune(config: FinetuneConfig, progress: ProgressFactory | None = None) ->
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     assert images.num_classes is not None
-    model = _initial_model(config, images.num_classes, config.size or images.default_size)
+    model, preprocessing = _initial_model(config, images.num_classes, config.size or images.default_size)
     require_runs(model, config.size or images.default_size, name=config.teacher)
-    run = _prepare(config, images, model, device, dtype)
+    run = _prepare(config, images, preprocessing, device, dtype)
     _require_writable(run.out)
     learner = Learner(
         model,
@@ -156,19 +156,22 @@ def _open_validation(config: FinetuneConfig, images: ImageSet) -> ImageSet | Non
     return validation
 
 
-def _initial_model(config: FinetuneConfig, num_classes: int, size: int) -> nn.Module:
+def _initial_model(config: FinetuneConfig, num_classes: int, size: int) -> tuple[nn.Module, Preprocessing]:
+    """The model before the first step, and how its images are normalised: as those that its weights were made on."""
     common: dict[str, Any] = {
         "num_classes": num_classes,
         "size": size,
         "drop_path": 0.0 if config.freeze_backbone else config.drop_path,
         "seed": config.seed,
     }
-    if config.uses_tag:
-        return pretrained_model(config.teacher, **common)
-    model = build_model(config.teacher, **common)
+    model = (pretrained_model if config.uses_tag else build_model)(config.teacher, **common)
+    preprocessing = own_preprocessing(model, size)
     if config.checkpoint is not None:
-        model.load_state_dict(backbone_weights(config.teacher, load_weights(config.checkpoint), model), strict=False)
-    return model
+        state, card = load_model(config.checkpoint)
+        model.load_state_dict(backbone_weights(config.teacher, state, model), strict=False)
+        if card is not None:
+            preprocessing = replace(preprocessing, mean=card.preprocessing.mean, std=card.preprocessing.std)
+    return model, preprocessing
 
 
 def _require_writable(folder: Path) -> None:
@@ -179,7 +182,7 @@ def _require_writable(folder: Path) -> None:
 
 
 def _prepare(
-    config: FinetuneConfig, images: ImageSet, model: nn.Module, device: torch.device, dtype: torch.dtype
+    config: FinetuneConfig, images: ImageSet, preprocessing: Preprocessing, device: torch.device, dtype: torch.dtype
 ) -> _Run:
     size = config.size or images.default_size
     batch_size = min(config.batch_size or (128 if device.type == "cuda" else 64), images.num_samples)
@@ -198,7 +201,7 @@ def _prepare(
         validation=_open_validation(config, images),
         loader=loader,
         recipe=_recipe(config, loader),
-        preprocessing=own_preprocessing(model, size),
+        preprocessing=preprocessing,
         device=device,
         dtype=dtype,
         workers=workers,

@@ -111,7 +111,9 @@ def dump(as_json: bool, **options: Any) -> None:
 @option("--view", help="View spec; needed for a store of your own transform.  [default: the store's or the recipe's]")
 @option("--size", type=count, help="Side of the views in pixels.  [default: the recipe's, else the store's]")
 @option("--shuffle", type=click.Choice(["shards"]), help="Visit shards in an order that depends on the run seed.")
-@option("--recipe", help="Named recipe.  [default: digits on digits, else tinyvit_1k_distill]")
+@option("--recipe",
+        help="tinyvit_21k_distill, tinyvit_21k_to_1k, tinyvit_1k_scratch, tinyvit_1k_distill, tinyvit_384, "
+             "tinyvit_512, swin_framework or digits.  [default: digits on digits, else tinyvit_1k_distill]")
 @option("--epochs", type=count, help="Passes over the data.  [default: the recipe's, as for all that follow]")
 @option("--warmup-epochs", type=float, help="Length of the linear warm-up.")
 @option("--base-lr", type=float, help="Peak learning rate per 512 images of the batch.")
@@ -152,9 +154,9 @@ def dump(as_json: bool, **options: Any) -> None:
 @machine_options
 @json_option
 def train(config: str | None, as_json: bool, **options: Any) -> None:
-    """Distil a student from a store, with no teacher loaded; or train it on labels with the same recipe.
+    """Distil a student from a store, with no teacher loaded; or train it on labels.
 
-    Prints the effective recipe first. The same command again resumes the run.
+    Prints the effective recipe first. The same command again resumes the run; its run.yaml repeats it elsewhere.
 
     \b
     Example:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import subprocess
 import sys
 from dataclasses import MISSING, fields
@@ -25,6 +26,7 @@ from logitstore.recheck import VerifyConfig
 from logitstore.report.audit import AuditConfig
 from logitstore.report.correlation import CorrelationConfig
 from logitstore.train import TrainConfig
+from students.recipes import RECIPES
 
 CONFIGURATIONS: dict[str, Any] = {
     "finetune": FinetuneConfig,
@@ -70,6 +72,12 @@ def test_every_help_has_an_example(name: str) -> None:
 def test_every_option_is_explained(name: str) -> None:
     for parameter in parameters(name).values():
         assert isinstance(parameter, click.Argument) or getattr(parameter, "help", None), parameter.name
+
+
+def test_help_names_every_recipe() -> None:
+    recipe = parameters("train")["recipe"]
+    assert isinstance(recipe, click.Option) and recipe.help is not None
+    assert set(re.findall(r"\w+", recipe.help.partition("  [")[0])) - {"or"} == set(RECIPES)
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from train_cases import BATCH, STUDENT, config, make_store
+from train_cases import BATCH, STUDENT, Spy, config, make_store, metrics, same_weights
 
 from logitstore.cards import load_card
 from logitstore.errors import InputError, MismatchError, NonFiniteError
 from logitstore.evaluate import EvalConfig, evaluate
-from logitstore.progress import Progress
 from logitstore.train import TrainConfig, TrainResult, train
 
 
@@ -31,38 +30,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def unbroken(store: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     return train(config(tmp_path_factory.mktemp("unbroken") / "run", store=str(store)))
-
-
-def same_weights(one: str | Path, other: str | Path) -> bool:
-    first, second = load_file(one), load_file(other)
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-def metrics(out: str | Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
-
-
-class Spy(Progress):
-    """Keeps what is said; runs ``at[step]`` when that step is done."""
-
-    def __init__(self, at: dict[int, object] | None = None) -> None:
-        super().__init__(None, quiet=True)
-        self.said: list[str] = []
-        self.at = at or {}
-        self.steps = 0
-
-    def __call__(self, total: int | None, unit: str, label: str) -> Progress:
-        self.total = total
-        return self
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def advance(self, units: int = 1, **notes: object) -> None:
-        super().advance(units, **notes)
-        action = self.at.get(self.done // BATCH)
-        if callable(action):
-            action()
 
 
 def test_what_a_run_leaves_behind(store: Path, unbroken: TrainResult) -> None:

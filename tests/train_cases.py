@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from logitstore.dump import DumpConfig, dump
+from logitstore.progress import Progress
 from logitstore.train import TrainConfig
 
 STUDENT = "test_efficientnet"  # timm's: 0.1 M parameters, with BatchNorm and stochastic depth
@@ -63,3 +66,35 @@ def config(out: Path, **options: object) -> TrainConfig:
         "log_steps": 1,
     }
     return TrainConfig(**{**values, **options})  # type: ignore[arg-type]
+
+
+def same_weights(one: str | Path, other: str | Path) -> bool:
+    first, second = load_file(one), load_file(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def metrics(out: str | Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
+
+
+class Spy(Progress):
+    """Keeps what is said; runs ``at[step]`` when that step is done."""
+
+    def __init__(self, at: dict[int, object] | None = None) -> None:
+        super().__init__(None, quiet=True)
+        self.said: list[str] = []
+        self.at = at or {}
+        self.steps = 0
+
+    def __call__(self, total: int | None, unit: str, label: str) -> Progress:
+        self.total = total
+        return self
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def advance(self, units: int = 1, **notes: object) -> None:
+        super().advance(units, **notes)
+        action = self.at.get(self.done // BATCH)
+        if callable(action):
+            action()

@@ -169,7 +169,7 @@ class TrainConfig:
     def _require_a_use_of_the_store(self, recipe: Recipe) -> None:
         """Refuse to name a store, or how to read it, where that changes nothing."""
         if recipe.distillation == "mse" and self.topk is not None:
-            raise InputError("The loss mse compares the logits of all classes, so --topk has no meaning; leave one out.")
+            raise InputError("The loss mse compares logits of all classes, so --topk has no meaning; leave one out.")
         if recipe.distillation != "none":
             return
         why = f"The recipe {recipe.name} trains on labels alone"

@@ -85,7 +85,8 @@ class TransferMap:
             for kind in KINDS
             if any(part.kind == kind for part in self.parts)
         }
-        return {"cut": self.cut, "blocks": [self.student_blocks, self.teacher_blocks], **fates}
+        blocks = {"teacher_blocks": self.teacher_blocks, "student_blocks": self.student_blocks}
+        return {"cut": self.cut, **blocks, **fates}
 
 
 def _ranges(modules: Sequence[str]) -> list[str]:

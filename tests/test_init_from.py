@@ -185,6 +185,16 @@ def test_unusable_starts_are_one_sentence(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_does_not_replace_the_weights_that_it_starts_from(
+    store: Path, teacher: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    first = train(config(tmp_path / "run", store=str(store), epochs=1))
+    for start in (tmp_path / "run", tmp_path / "run" / "best.safetensors"):
+        with pytest.raises(InputError, match="which this run would replace: give another --out"):
+            train(config(tmp_path / "run", store=str(store), epochs=1, init_from=str(start), fresh=True))
+    assert Path(first.checkpoint).is_file()
+
+
 def test_weights_without_card(tmp_path: Path, teacher: tuple[Path, dict[str, Any]]) -> None:
     save_file(teacher[1], tmp_path / "bare.safetensors")
     student = build_model(STUDENT, num_classes=10, size=32)

@@ -197,7 +197,7 @@ def test_the_cuts_of_the_paper(name: str, cut: int, blocks: int) -> None:
         "The patch merging before the last stage, layers.3.downsample, belongs to the block after it (block "
         f"{cut + 1} of {blocks}): it lies after the cut and is initialised."
     )
-    assert list(taken.to_dict()) == ["cut", "blocks", "copied", "initialised"]
+    assert list(taken.to_dict()) == ["cut", "teacher_blocks", "student_blocks", "copied", "initialised"]
 
 
 def test_a_cut_in_the_last_stage_copies_its_merging() -> None:

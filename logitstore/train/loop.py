@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from logitstore.cards import Accuracy, Card, run_folder, save_model
+from logitstore.cards import Accuracy, Card, run_folder, save_model, weights_path
 from logitstore.device import default_workers, dtype_name, require_runs, resolve_device, resolve_dtype
+from logitstore.errors import InputError
 from logitstore.initial import InitialWeights, take_over
 from logitstore.loader import Batch
 from logitstore.models import build_model, model_name, own_preprocessing
@@ -81,24 +83,19 @@ def _prepare(config: TrainConfig) -> _Run:
     model = build_model(
         config.student, num_classes=feed.num_classes, size=feed.loader.size, drop_path=drop_path, seed=config.seed
     )
-    initial = None
+    out = Path(config.out) if config.out else run_folder("train", config.student, feed.images.name)
+    if config.out is None and not config.opens_store:
+        out = out.with_name(out.name + "-labels")
+    initial = _take_over(config, feed, model, out)
     preprocessing = own_preprocessing(model, feed.loader.size)
-    if config.init_from is not None:
-        initial = take_over(
-            config.init_from,
-            model,
-            cut=config.cut,
-            freeze_copied=config.freeze_copied,
-            class_names=feed.class_names,
-        )
-        preprocessing = initial.preprocessing(preprocessing)
     require_runs(model, feed.loader.size, name=student)
-    unfit = misfits(recipe, student, model, stored=feed.store is not None, initialised=initial is not None)
+    stored, initialised = feed.store is not None, initial is not None
+    unfit = misfits(recipe, student, model, feed.loader.spec, stored=stored, initialised=initialised)
     learner = Learner(
         model,
         make_criterion(recipe),
         recipe,
-        preprocessing=preprocessing,
+        preprocessing=preprocessing if initial is None else initial.preprocessing(preprocessing),
         steps_per_epoch=feed.steps_per_epoch,
         seed=config.seed,
         device=device,
@@ -119,9 +116,6 @@ def _prepare(config: TrainConfig) -> _Run:
         "learning_rates": vars(recipe.learning_rates(recipe.batch_size)),
         "recipe": recipe.to_dict(),
     }
-    out = Path(config.out) if config.out else run_folder("train", config.student, feed.images.name)
-    if config.out is None and not config.opens_store:
-        out = out.with_name(out.name + "-labels")
     return _Run(
         config=config,
         recipe=recipe,
@@ -130,6 +124,17 @@ def _prepare(config: TrainConfig) -> _Run:
         learner=learner,
         folder=RunFolder(out, identity, config.options()),
         unfit=unfit,
+    )
+
+
+def _take_over(config: TrainConfig, feed: Feed, model: nn.Module, out: Path) -> InitialWeights | None:
+    """Give the student the weights that it is to start from, if any."""
+    if config.init_from is None:
+        return None
+    if weights_path(config.init_from).resolve().parent == out.resolve():
+        raise InputError(f"The weights of --init-from lie in {out}, which this run would replace: give another --out.")
+    return take_over(
+        config.init_from, model, cut=config.cut, freeze_copied=config.freeze_copied, class_names=feed.class_names
     )
 
 

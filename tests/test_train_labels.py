@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from logitstore.errors import InputError
 from logitstore.train import TrainConfig, train
 from logitstore.train.notes import misfits
 from logitstore.train.runfile import as_yaml
+from logitstore.views import view_spec
 from students.recipes import RECIPES, select_recipe
 
 SMALL = ["--student", STUDENT, "--epochs", 1, "--batch-size", BATCH, "--workers", 1, "--no-tensorboard"]
@@ -94,6 +96,9 @@ class TestLabelsAlone:
         assert TrainConfig(data="elsewhere").effective_recipe().name == "tinyvit_1k_distill"
 
 
+VIEW = view_spec("tinyvit", size=32)
+
+
 class TestWhatDoesNotFit:
     """Notes about a recipe that is used where parts of it have no effect, or an unwanted one."""
 
@@ -103,28 +108,35 @@ class TestWhatDoesNotFit:
 
     def test_nothing_to_say(self, model: nn.Module) -> None:
         for name in ("tinyvit_1k_distill", "tinyvit_21k_distill", "swin_framework", "digits"):
-            assert misfits(RECIPES[name](), "tiny_vit_21m_224", model, stored=True, initialised=False) == ()
+            assert misfits(RECIPES[name](), "tiny_vit_21m_224", model, VIEW, stored=True, initialised=False) == ()
         fine_tuning = RECIPES["tinyvit_384"]()
-        assert misfits(fine_tuning, "tiny_vit_21m_384", model, stored=False, initialised=True) == ()
-        assert misfits(fine_tuning, "swin_n", nn.Linear(1, 1), stored=False, initialised=False) == ()
+        assert misfits(fine_tuning, "tiny_vit_21m_384", model, VIEW, stored=False, initialised=True) == ()
+        assert misfits(fine_tuning, "swin_n", nn.Linear(1, 1), VIEW, stored=False, initialised=False) == ()
 
     def test_mixing_and_smoothing_with_a_store(self, model: nn.Module) -> None:
         recipe = select_recipe("tinyvit_1k_scratch", distillation="cross_entropy")
-        mixing, smoothing = misfits(recipe, "swin_n", model, stored=True, initialised=False)
+        mixing, smoothing = misfits(recipe, "swin_n", model, VIEW, stored=True, initialised=False)
         assert "Mixup (0.8) and CutMix (1) of the recipe have no effect with a store" in mixing
         assert "Label smoothing (0.1) of the recipe has no effect on a store's targets" in smoothing
         recipe = select_recipe("tinyvit_1k_scratch", distillation="cross_entropy", joint="ratio", mixup=0.0, cutmix=0.0)
-        assert misfits(recipe, "swin_n", model, stored=True, initialised=False) == ()
+        assert misfits(recipe, "swin_n", model, VIEW, stored=True, initialised=False) == ()
+
+    def test_mixing_of_the_recipe_and_of_the_view(self, model: nn.Module) -> None:
+        recipe = RECIPES["tinyvit_1k_scratch"]()
+        mixed = replace(VIEW, mixup=0.8, cutmix=1.0)
+        assert misfits(recipe, "swin_n", model, mixed, stored=False, initialised=False) == ()
+        (note,) = misfits(recipe, "swin_n", model, replace(VIEW, mixup=0.5), stored=False, initialised=False)
+        assert "have no effect: the view spec has its own, Mixup (0.5) and CutMix (0)" in note
 
     def test_statistics_that_are_never_learnt(self, model: nn.Module) -> None:
         recipe = RECIPES["tinyvit_21k_to_1k"]()
-        (note,) = misfits(recipe, "tiny_vit_5m_224", model, stored=False, initialised=False)
+        (note,) = misfits(recipe, "tiny_vit_5m_224", model, VIEW, stored=False, initialised=False)
         assert note.startswith("BatchNorm stays in eval mode although the run starts from random weights")
         assert "--init-from" in note
 
     def test_windows_of_another_size(self, model: nn.Module) -> None:
         recipe = RECIPES["tinyvit_384"]()
-        (note,) = misfits(recipe, "tiny_vit_21m_224", model, stored=False, initialised=True)
+        (note,) = misfits(recipe, "tiny_vit_21m_224", model, VIEW, stored=False, initialised=True)
         assert note.startswith("The recipe tinyvit_384 asks for 384 px; tiny_vit_21m_224 has the windows of 224 px")
         assert note.endswith("7/14/7, and keeps them.")
 

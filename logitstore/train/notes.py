@@ -4,25 +4,35 @@ from __future__ import annotations
 
 from torch import nn
 
+from logitstore.views import ViewSpec
 from students.recipes import Recipe
 from students.tinyvit import published_windows
 
 
-def misfits(recipe: Recipe, student: str, model: nn.Module, *, stored: bool, initialised: bool) -> tuple[str, ...]:
+def misfits(
+    recipe: Recipe, student: str, model: nn.Module, view: ViewSpec, *, stored: bool, initialised: bool
+) -> tuple[str, ...]:
     """Notes for the user, a sentence each.
 
     Args:
         recipe: the effective recipe.
         student: timm's name of the student.
         model: the student.
+        view: the spec of the run's views.
         stored: views come from a store.
         initialised: the run starts from given weights.
     """
     notes: list[str] = []
-    if stored and (recipe.mixup or recipe.cutmix):
+    mixing = recipe.mixup, recipe.cutmix
+    if any(mixing) and stored:
         notes.append(
-            f"Mixup ({recipe.mixup:g}) and CutMix ({recipe.cutmix:g}) of the recipe have no effect with a store, whose "
-            "views are mixed as they were dumped: dump with a view spec that mixes."
+            f"{_mixing(*mixing)} of the recipe have no effect with a store, whose views are mixed as they were dumped: "
+            "dump with a view spec that mixes."
+        )
+    elif any(mixing) and mixing != (view.mixup, view.cutmix):
+        notes.append(
+            f"{_mixing(*mixing)} of the recipe have no effect: the view spec has its own, "
+            f"{_mixing(view.mixup, view.cutmix)}."
         )
     if recipe.label_smoothing and not recipe.uses_labels:
         notes.append(
@@ -41,6 +51,10 @@ def misfits(recipe: Recipe, student: str, model: nn.Module, *, stored: bool, ini
             f"{'/'.join(map(str, own[1]))}, and keeps them."
         )
     return tuple(notes)
+
+
+def _mixing(mixup: float, cutmix: float) -> str:
+    return f"Mixup ({mixup:g}) and CutMix ({cutmix:g})"
 
 
 def _is_batchnorm(module: nn.Module) -> bool:

@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     add("--workers", type=int, help="threads that decode and render")
     add("--device", help="cpu, cuda, ... (default: auto)")
     add("--dtype", help="float32, bfloat16 or float16 (default: auto)")
+    add("--jobs", type=int, default=1, help="steps that run at the same time, where a GPU has room (default: 1)")
     add("--out", type=Path, help="folder of the run (default: runs/swin_framework)")
     add("--time-limit", type=float, metavar="SECONDS", help=f"stop cleanly, up to {MARGIN:.0f} s before; exit code "
         f"{MORE_TO_DO} where more is to do; 0 runs nothing and reports what is done")  # fmt: skip
@@ -93,8 +94,8 @@ def setting_of(args: argparse.Namespace) -> Setting:
     return Setting(**{**(QUICK if args.quick else {}), **given})
 
 
-def run(protocol: Protocol, folder: StepFolder, time_limit: float | None) -> dict[str, Row]:
-    """Do what is left to do, step after step, until the time is up.
+def run(protocol: Protocol, folder: StepFolder, time_limit: float | None, jobs: int = 1) -> dict[str, Row]:
+    """Do what is left to do until the time is up.
 
     Returns:
         what finished steps printed, by name.
@@ -102,10 +103,9 @@ def run(protocol: Protocol, folder: StepFolder, time_limit: float | None) -> dic
     deadline = None
     if time_limit is not None:
         deadline = time.monotonic() + time_limit - min(MARGIN, time_limit / 10)
-    folder.check(list(protocol.steps.values()), protocol.setting.inputs())
-    for step in protocol.steps.values():
-        if folder.run(step, deadline) is None:
-            break
+    steps = list(protocol.steps.values())
+    folder.check(steps, protocol.setting.inputs())
+    folder.run_all(steps, deadline, jobs)
     results = {name: folder.result(step) for name, step in protocol.steps.items()}
     return {name: result for name, result in results.items() if result is not None}
 
@@ -135,7 +135,7 @@ def main() -> None:
     try:
         protocol = Protocol.of(setting_of(args))
         with sigterm_unwinds(), StepFolder(protocol.setting.out) as folder:
-            results = run(protocol, folder, args.time_limit)
+            results = run(protocol, folder, args.time_limit, max(1, args.jobs))
             seconds = folder.seconds(list(protocol.steps.values()))
     except LogitStoreError as error:
         print(f"swin_framework: {error}", file=sys.stderr)

@@ -57,6 +57,7 @@ class Protocol:
             return self._add(Step(name=f"teacher-{name}", words=words))
         epochs = setting.teacher_epochs or setting.num_epochs
         initial: tuple[str, ...] = ()
+        needs: tuple[str, ...] = ()
         if setting.pretrain_data is not None:
             before = _train(
                 setting,
@@ -65,16 +66,16 @@ class Protocol:
                 epochs=setting.pretrain_epochs or epochs,
                 options=(*setting.options, *shlex.split(setting.pretrain_options)),
             )
-            initial = ("--init-from", str(_folder(setting, self._add(before))))
+            initial, needs = ("--init-from", str(_folder(setting, self._add(before)))), (before.name,)
         elif setting.initial == "pretrained":
             weights = setting.out / f"{name}-pretrained.safetensors"
             fetch = Step(name=f"fetch-{name}", words=(name, str(weights)), module="benchmarks.framework.fetch")
-            self._add(fetch)
-            initial = ("--init-from", str(weights))
+            initial, needs = ("--init-from", str(weights)), (self._add(fetch).name,)
         elif setting.initial != "random":
             initial = ("--init-from", setting.initial)
         words = ("--student", name, *initial, *_data(setting), *_hard_labels(setting))
-        return self._add(_train(setting, f"teacher-{name}", words, epochs=epochs, options=setting.options))
+        step = _train(setting, f"teacher-{name}", words, epochs=epochs, options=setting.options, needs=needs)
+        return self._add(step)
 
     def weights(self, name: str) -> str:
         """The teacher's file, or the folder it lies in."""
@@ -93,24 +94,27 @@ class Protocol:
                  "--topk", str(_num_classes(weights, setting.images)), "--floor", "0", "--values", "f16", "--logz",
                  "--view", setting.view, "--size", str(setting.side), "--epochs", str(epochs), "--seed", str(seed),
                  "--store", str(setting.out / name), *_machine(setting))  # fmt: skip
-        return self._add(Step(name=name, words=words))
+        return self._add(Step(name=name, words=words, needs=(f"teacher-{teacher}",)))
 
     def student(self, variant: Variant, seed: int) -> Step:
         """The step that trains a student."""
         setting = self.setting
         epochs = max(1, setting.num_epochs // 2) if variant.half else setting.num_epochs
         source = _hard_labels(setting)
+        needs: tuple[str, ...] = ()
         if variant.loss:
-            store = setting.out / self.store(variant.teacher, seed).name
+            store = self.store(variant.teacher, seed)
             shuffled = ("--shuffle", "shards") if setting.shared_store else ()
-            source = ("--store", str(store), *shuffled, *variant.loss)
+            source = ("--store", str(_folder(setting, store)), *shuffled, *variant.loss)
+            needs = (store.name,)
         initial: tuple[str, ...] = ()
         if variant.copied:
             frozen = ("--freeze-copied",) if setting.freeze_copied else ()
             initial = ("--init-from", self.weights(variant.teacher), *frozen)
+            needs += (f"teacher-{variant.teacher}",)
         words = ("--student", variant.student, *initial, *_data(setting), *source)
         name = f"{variant.name}-seed{seed}"
-        return self._add(_train(setting, name, words, epochs=epochs, options=setting.options, seed=seed))
+        return self._add(_train(setting, name, words, epochs=epochs, options=setting.options, seed=seed, needs=needs))
 
 
 def models_step(setting: Setting) -> Step:
@@ -119,7 +123,14 @@ def models_step(setting: Setting) -> Step:
 
 
 def _train(
-    setting: Setting, name: str, words: tuple[str, ...], *, epochs: int, options: tuple[str, ...], seed: int = 0
+    setting: Setting,
+    name: str,
+    words: tuple[str, ...],
+    *,
+    epochs: int,
+    options: tuple[str, ...],
+    seed: int = 0,
+    needs: tuple[str, ...] = (),
 ) -> Step:
     out = setting.out / name
     return Step(
@@ -127,6 +138,7 @@ def _train(
         words=("train", *words, "--recipe", RECIPE, "--size", str(setting.side), "--epochs", str(epochs),
                "--batch-size", str(setting.batch), *options, "--seed", str(seed), "--no-tensorboard",
                "--out", str(out), *_machine(setting)),
+        needs=needs,
         leavings=tuple(out / file for file in _LEAVINGS),
     )  # fmt: skip
 

@@ -8,15 +8,16 @@ resume; here is only decided what is left to do, and when to stop.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -29,7 +30,7 @@ MARGIN = 20.0
 """Seconds before a time limit at which a step is asked to stop; at most a tenth of the limit."""
 _WAIT_FOR_LOCK = 60.0  # seconds that the step of a call that was killed may take to write its checkpoint
 _STOPPED = {128 + signal.SIGTERM, -signal.SIGTERM}  # the second: before the command could handle it
-_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+_GLANCE = 0.2  # seconds between two looks at whether a command has to stop
 
 Result = dict[str, Any]
 
@@ -48,6 +49,8 @@ class Step:
     """The command line after ``logitstore``."""
     module: str = "logitstore"
     """What ``python -m`` runs."""
+    needs: tuple[str, ...] = ()
+    """Names of the steps whose results it uses."""
     leavings: tuple[Path, ...] = ()
     """Files that only an unfinished step needs, removed when it is done."""
 
@@ -58,8 +61,20 @@ class Step:
         return f"{program} {shlex.join(self.words)}"
 
 
-Launch = Callable[[Step, float | None, IO[str]], tuple[int, str]]
-"""Runs a step, asks it to stop after so many seconds, holds a lock: exit code and standard output."""
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """On what terms a command runs."""
+
+    seconds: float | None
+    """After which it is asked to stop; None is never."""
+    stopping: threading.Event
+    """It is asked to stop when this is set, too."""
+    lock: IO[str]
+    """Held as long as it runs."""
+
+
+Launch = Callable[[Step, Terms], tuple[int, str]]
+"""Runs a step's command: exit code and standard output."""
 
 
 class StepFolder:
@@ -74,6 +89,7 @@ class StepFolder:
         self.path = path
         self._launch = launch or in_a_process
         self._lock: IO[str] | None = None
+        self._stopping = threading.Event()
 
     def __enter__(self) -> StepFolder:
         (self.path / "steps").mkdir(parents=True, exist_ok=True)
@@ -123,6 +139,38 @@ class StepFolder:
         result: Result | None = record["result"] if record else None
         return result
 
+    def run_all(self, steps: Sequence[Step], deadline: float | None, jobs: int = 1) -> None:
+        """Do what is left to do of some steps, in their order as far as what they need is done, until the time is up.
+
+        Args:
+            steps: each after those that it needs.
+            deadline: as for ``run``.
+            jobs: how many commands may run at the same time. Changes no result.
+
+        Raises:
+            StepError: a command failed. The others are stopped, with what they have done saved.
+        """
+        left = {step.name: step for step in steps}
+        running: dict[Future[Result | None], str] = {}
+        with ThreadPoolExecutor(jobs, thread_name_prefix="step") as pool:
+            try:
+                while True:
+                    ready = [step for step in left.values() if not any(name in left for name in step.needs)]
+                    free = [step for step in ready if step.name not in running.values()]
+                    for step in free[: jobs - len(running)]:
+                        running[pool.submit(self.run, step, deadline)] = step.name
+                    if not running:
+                        return
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        name = running.pop(future)
+                        if future.result() is None:
+                            jobs = 0  # the time is up: the others end, too, and none begins
+                        else:
+                            del left[name]
+            except BaseException:
+                self._stopping.set()  # leaving the pool waits for the commands
+                raise
+
     def run(self, step: Step, deadline: float | None) -> Result | None:
         """The result of a step: at once where it is done, else its command is run or gone on with.
 
@@ -147,7 +195,7 @@ class StepFolder:
         print(f"\n$ {step.command}", flush=True)
         assert self._lock is not None
         began = time.monotonic()
-        code, output = self._launch(step, left, self._lock)
+        code, output = self._launch(step, Terms(seconds=left, stopping=self._stopping, lock=self._lock))
         record["seconds"] += time.monotonic() - began
         if code == 0:
             record["result"] = _whole(step, json.loads(output))
@@ -171,37 +219,32 @@ class StepFolder:
             path.unlink(missing_ok=True)
 
 
-def in_a_process(step: Step, seconds: float | None, lock: IO[str]) -> tuple[int, str]:
+def in_a_process(step: Step, terms: Terms) -> tuple[int, str]:
     """Run a step's command; progress and notes pass through.
 
-    The process is stopped by SIGTERM, which lets it write a checkpoint: when the time is up, when this process is
+    It is asked to stop by SIGTERM, which lets it write a checkpoint: when the time is up, when this process is
     interrupted, and on Linux also when this process is killed. It inherits the lock, so that nobody works in the folder
     before it has ended.
     """
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    began, asked = time.monotonic(), False
     process = subprocess.Popen(
-        [sys.executable, "-m", step.module, *step.words, "--json"],
+        [sys.executable, "-m", "benchmarks.framework.child", step.module, *step.words, "--json"],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         start_new_session=True,  # so that Ctrl-C arrives here alone and is passed on once: a second one acts at once
-        pass_fds=(lock.fileno(),) if os.name == "posix" else (),
-        preexec_fn=_stop_with_parent if sys.platform == "linux" else None,
+        pass_fds=(terms.lock.fileno(),) if os.name == "posix" else (),
     )
-    try:
-        output, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        output, _ = process.communicate()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
-    return process.returncode, output
-
-
-def _stop_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    while True:
+        try:
+            output, _ = process.communicate(timeout=_GLANCE)
+            return process.returncode, output
+        except subprocess.TimeoutExpired:
+            is_late = terms.seconds is not None and time.monotonic() - began > terms.seconds
+            if (is_late or terms.stopping.is_set()) and not asked:
+                process.terminate()
+                asked = True
 
 
 @contextlib.contextmanager

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from logitstore.cards import Preprocessing, load_model, weights_path
 from logitstore.device import default_workers, require_runs, resolve_device, resolve_dtype
 from logitstore.errors import InputError, ModelError
-from logitstore.images import ImageSet, match_classes
+from logitstore.images import ImageSet, match_classes, named_by_number
 from logitstore.models import default_preprocessing, model_name, restore_model
-from logitstore.scoring import eval_logits
+from logitstore.scoring import check_labels, eval_logits
 
 _DEFAULT_BATCH = {"cpu": 64, "cuda": 256}
 _NAMED = 3  # classes of each side in a message
@@ -93,6 +93,25 @@ class TrainedModel:
             advance=advance,
         )
         return closing(found)
+
+    def numbering(self, images: ImageSet, say: Callable[[str], object]) -> ImageSet:
+        """The images with labels, where they have any, that number this model's classes.
+
+        Args:
+            images: with labels of the data set's own.
+            say: is told where folders that are named by numbers are taken for class numbers.
+
+        Raises:
+            InputError: a class of the data set is unknown to the model.
+            DataError: a label is no class of the model.
+        """
+        if images.labels is None:
+            return images
+        if named_by_number(self.class_names, images.class_names):
+            say(f"The classes of {images.name} are named by numbers: they are taken for the model's class numbers.")
+        numbered = images.relabelled(self.class_names, num_classes=self.num_classes)
+        check_labels(numbered, self.num_classes)
+        return numbered
 
     def columns_of(self, other: TrainedModel, *, who: str, others: str) -> NDArray[np.int64]:
         """Where the classes of another model are among this model's logits, by name where both have names.

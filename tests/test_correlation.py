@@ -107,6 +107,17 @@ def test_averaging_down_means_blocks() -> None:
     assert uneven[4, 0] == pytest.approx(full[9:, :2].mean(), abs=1e-6)
 
 
+def test_a_selection_is_renumbered() -> None:
+    images = open_images("digits", split="val")
+    chosen = images.select([7, 2, 2])
+    assert images.labels is not None and chosen.labels is not None
+    assert chosen.labels.tolist() == images.labels[[7, 2, 2]].tolist() and len(chosen) == 3
+    assert np.array_equal(chosen.pixels(0), images.pixels(7)) and chosen.image_name(2) == images.image_name(2)
+    assert len({part.fingerprint for part in (images, chosen, images.select([7, 2]), images.subset(3))}) == 4
+    with pytest.raises(DataError, match="holds no images"):
+        images.select([])
+
+
 def model_file(path: Path, *, seed: int, model: str = "test_vit", names: tuple[str, ...] = DIGITS) -> Path:
     """A model with random weights, larger than usual so that its logits differ from image to image."""
     state = build_model(model, num_classes=len(names), size=32, seed=seed).state_dict()

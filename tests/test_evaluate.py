@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from logitstore.errors import DataError, InputError, ModelError, NonFiniteError
 from logitstore.evaluate import EvalConfig, evaluate
 from logitstore.images import open_images
 from logitstore.models import build_model
+from logitstore.progress import Progress
 from logitstore.scoring import label_ranks, score
 
 
@@ -187,6 +190,13 @@ def test_numbered_folders_are_class_numbers(
     model = constant_model(tmp_path / "model.safetensors", winner, names)
     result = evaluate(EvalConfig(checkpoint=model, data=str(numbered), workers=1))
     assert (result.top1, result.matched, result.num_samples) == (share, "number", 10)
+
+
+def test_numbers_taken_for_classes_are_told(numbered: Path, tmp_path: Path) -> None:
+    model = constant_model(tmp_path / "model.safetensors", 0, WNIDS)
+    out = io.StringIO()
+    evaluate(EvalConfig(checkpoint=model, data=str(numbered), workers=1), partial(Progress, stream=out))
+    assert "The classes of v2 are named by numbers" in out.getvalue()
 
 
 def test_numbered_folders_also_in_a_subset(numbered: Path, tmp_path: Path) -> None:

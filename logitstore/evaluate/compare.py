@@ -105,9 +105,10 @@ def _first(logits_BC: Tensor) -> Tensor:
 
 def _kl(teacher_BC: Tensor, student_BC: Tensor) -> Tensor:
     """KL(teacher || student) of each image [B], float64: differences of large logarithms."""
-    logp_BC = teacher_BC.double().log_softmax(1)
-    # At least 0, which rounding may miss for equal logits.
-    return (logp_BC.exp() * (logp_BC - student_BC.double().log_softmax(1))).sum(1).clamp(min=0)
+    logp_BC, logq_BC = teacher_BC.double().log_softmax(1), student_BC.double().log_softmax(1)
+    # A class that the teacher rules out adds nothing, though its logarithm may be infinite.
+    term_BC = torch.where(logp_BC.isneginf(), 0.0, logp_BC.exp() * (logp_BC - logq_BC))
+    return term_BC.sum(1).clamp(min=0)  # which rounding may miss for equal logits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from logitstore.evaluate.real import numbered_by_model, real_labels
 from logitstore.evaluate.result import EvalResult
 from logitstore.images import ImageSet, named_by_number, open_images
 from logitstore.progress import Progress, ProgressFactory, start
-from logitstore.scoring import check_labels, label_ranks
+from logitstore.scoring import label_ranks
 from logitstore.trained import Compute, TrainedModel, load_trained
 
 
@@ -45,14 +45,9 @@ def evaluate(config: EvalConfig, progress: ProgressFactory | None = None) -> Eva
         default_size=images.default_size,
     )
     matched = _how_matched(model, images)
-    images = images.relabelled(model.class_names, num_classes=model.num_classes)
-    if images.labels is not None:
-        check_labels(images, model.num_classes)
+    images = model.numbering(images, start(progress, None, "img").say)
     real_NL = _real(config, model, images)
     teacher, baseline = _others(config, model)
-    notes = start(progress, None, "img")
-    if matched == "number" and images.class_names is not None:
-        notes.say(f"The classes of {images.name} are named by numbers: they are taken for the model's class numbers.")
     passes = 1 + (teacher is not None) + (baseline is not None)
     with start(progress, passes * len(images), "img", f"eval {model.name}") as bar:
         own, real, right_N = _measure(model, images, real_NL, bar)

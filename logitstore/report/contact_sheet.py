@@ -130,7 +130,7 @@ def require_matplotlib() -> Any:
         from matplotlib.figure import Figure
     except ImportError as exc:
         raise InputError(
-            "A contact sheet needs matplotlib, which is not installed; run: pip install 'logitstore[report]'."
+            "A picture needs matplotlib, which is not installed; run: pip install 'logitstore[report]'."
         ) from exc
     return Figure
 

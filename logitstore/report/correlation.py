@@ -24,7 +24,6 @@ from logitstore.images import ImageSet, open_images
 from logitstore.progress import ProgressFactory, start
 from logitstore.report.heatmaps import draw_maps, require_drawing
 from logitstore.report.pearson import ClassCorrelation, off_diagonal_mean
-from logitstore.scoring import check_labels
 from logitstore.trained import Compute, TrainedModel, load_trained
 
 MAX_CLASSES = 25_000
@@ -156,9 +155,10 @@ def correlate(config: CorrelationConfig, progress: ProgressFactory | None = None
     columns = {
         name: model.columns_of(models["student"], who=f"--{name}", others="--student") for name, model in models.items()
     }
-    images, count_C = _choose(config, models["student"])
-    num_classes = len(count_C)
-    _check_size(num_classes, len(models), start(progress, None, "img").say)
+    num_classes = models["student"].num_classes
+    say = start(progress, None, "img").say
+    _check_size(num_classes, len(models), say)
+    images, count_C = _choose(config, models["student"], say)
     maps: dict[str, NDArray[np.float32]] = {}
     reports: dict[str, ModelMap] = {}
     with start(progress, len(models) * len(images), "img", "correlation") as bar:
@@ -191,12 +191,11 @@ def correlate(config: CorrelationConfig, progress: ProgressFactory | None = None
     )
 
 
-def _choose(config: CorrelationConfig, student: TrainedModel) -> tuple[ImageSet, NDArray[np.int64]]:
+def _choose(
+    config: CorrelationConfig, student: TrainedModel, say: Callable[[str], object]
+) -> tuple[ImageSet, NDArray[np.int64]]:
     """The first images of each of the student's classes, and how many there are of each [C]."""
-    images = open_images(config.data, split=config.split, whole=True)
-    images.require_labels("to choose images of each class")
-    images = images.relabelled(student.class_names, num_classes=student.num_classes)
-    check_labels(images, student.num_classes)
+    images = student.numbering(open_images(config.data, split=config.split, whole=True), say)
     label_N = images.require_labels("to choose images of each class")
     by_class_N = np.argsort(label_N, kind="stable")
     count_C = np.bincount(label_N, minlength=student.num_classes)

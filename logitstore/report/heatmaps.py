@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.errors import InputError
+from logitstore.report.contact_sheet import require_matplotlib
 from logitstore.report.pearson import averaged_down
 
 LARGEST = 1_000
@@ -27,7 +27,7 @@ def require_drawing(out: str | Path) -> None:
     Raises:
         InputError: matplotlib is absent, the suffix is unknown, or there is no such folder.
     """
-    _figure_class()
+    require_matplotlib()
     path = Path(out)
     if path.suffix.lower() not in _SUFFIXES:
         raise InputError(f"The picture {path} must end in .png, .pdf or .svg.")
@@ -50,7 +50,7 @@ def draw_maps(maps: Mapping[str, NDArray[np.float32]], out: str | Path, *, title
         InputError: see ``require_drawing``.
     """
     require_drawing(out)
-    figure = _figure_class()(figsize=(_PANEL_INCHES * len(maps) + 0.8, _PANEL_INCHES + 0.8), layout="constrained")
+    figure = require_matplotlib()(figsize=(_PANEL_INCHES * len(maps) + 0.8, _PANEL_INCHES + 0.8), layout="constrained")
     panels = figure.subplots(1, len(maps), squeeze=False)[0]
     for axes, (name, map_CC) in zip(panels, maps.items(), strict=True):
         classes = len(map_CC)
@@ -69,14 +69,3 @@ def draw_maps(maps: Mapping[str, NDArray[np.float32]], out: str | Path, *, title
     path = Path(out)
     figure.savefig(path, dpi=200)
     return path
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as exc:
-        raise InputError(
-            "A picture needs matplotlib, which is not installed; run: pip install 'logitstore[report]', or leave --out "
-            "away."
-        ) from exc
-    return Figure

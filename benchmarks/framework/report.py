@@ -133,7 +133,7 @@ def differences(protocol: Protocol, results: Results) -> list[Cells]:
         _line("other options", "", " ".join(setting.options) or "none"),
         _line("teacher before fine-tuning", "pre-trained on ImageNet-1k", _origin(setting, TEACHER)),
         _line("teacher's epochs", "60", "-" if _is_given(setting, TEACHER) else str(teacher_epochs)),
-        _line("teacher in training", "runs on every batch", f"never: logits from a store, {stored} epochs of views"),
+        _line("teacher in training", "runs on every batch", f"never: logits from a store; epochs of views: {stored}"),
         _line("copied blocks", "not said whether frozen", "frozen" if setting.freeze_copied else "trained on"),
         _line("seeds", "1, not said", f"{len(setting.seeds)}, one teacher for all"),
     ]

@@ -36,7 +36,8 @@ def soft_target_cross_entropy(
         TinyViT (Wu et al., 2022), eq. 2.
     """
     target = _Sparse.of(logits_BC, index_BK, prob_BK, tail_B)
-    loss_B = _SparseSoftTarget.apply(logits_BC, target.index_BK, target.excess_BK, target.residual_B, None, 1.0)
+    log_softmax_BC = torch.log_softmax(logits_BC, dim=1, dtype=precision(logits_BC))
+    loss_B = _SparseSoftTarget.apply(log_softmax_BC, target.index_BK, target.excess_BK, target.residual_B, None)
     return weighted_mean(loss_B, weight_B)
 
 
@@ -72,8 +73,9 @@ def tempered_kl(
         keeps gradients of one size whatever T is. TinyViT (Wu et al., 2022), eq. 2, for the spread tail.
     """
     target = _Sparse.of(logits_BC, index_BK, prob_BK, tail_B).tempered(temperature)
+    scaled_BC = logits_BC.to(precision(logits_BC)) / temperature
     divergence_B = _SparseSoftTarget.apply(
-        logits_BC, target.index_BK, target.excess_BK, target.residual_B, target.entropy_B, temperature
+        scaled_BC.log_softmax(1), target.index_BK, target.excess_BK, target.residual_B, target.entropy_B
     )
     return weighted_mean(divergence_B * temperature**2, weight_B)
 
@@ -133,45 +135,38 @@ class _Sparse:
 
 
 class _SparseSoftTarget(torch.autograd.Function):
-    """Cross-entropy of each row against a sparse target, with the gradient in closed form.
+    """Cross-entropy of log-probabilities l against a sparse target, each row less the entropy it is given.
 
     The target is q_c = r + (p_c - r) [c kept], with r = tail / (C - k): the tail spread evenly over the classes that
-    were not kept (TinyViT, eq. 2). Then, with l = log_softmax(z) and m = sum_c q_c (1 but for rounding),
+    were not kept (TinyViT, eq. 2). Then
 
-        L = -sum_kept (p_k - r) l_k - r sum_c l_c        dL/dz = m softmax(z) - r - scatter(p_k - r)
+        L = -sum_kept (p_k - r) l_k - r sum_c l_c        dL/dl_c = -q_c
 
-    At a temperature T, z stands for the logits divided by T, and an entropy is taken from the loss, which makes it a
-    Kullback-Leibler divergence. Only l is kept for the backward pass, as in an ordinary cross-entropy; autograd on the
-    same formula would keep l and build two more [B, C] tensors.
+    so nothing of size [B, C] is kept for the backward pass beside the log-softmax, as in an ordinary cross-entropy.
+    Autograd on the same formula would build two more.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        logits_BC: Tensor,
+        log_softmax_BC: Tensor,
         index_BK: Tensor,
         excess_BK: Tensor,
         residual_B: Tensor,
         entropy_B: Tensor | None,
-        temperature: float,
     ) -> Tensor:
-        scaled_BC = logits_BC if temperature == 1 else logits_BC.to(excess_BK.dtype) / temperature
-        log_softmax_BC = torch.log_softmax(scaled_BC, dim=1, dtype=excess_BK.dtype)
+        ctx.save_for_backward(index_BK, excess_BK, residual_B)
+        ctx.num_classes = log_softmax_BC.shape[1]
         loss_B = -(log_softmax_BC.gather(1, index_BK) * excess_BK).sum(1) - residual_B * log_softmax_BC.sum(1)
-        if entropy_B is not None:
-            # Rounding alone can make a divergence negative. Clamped here, its gradient stays what it is.
-            loss_B = (loss_B - entropy_B).clamp_(min=0)
-        ctx.save_for_backward(log_softmax_BC, index_BK, excess_BK, residual_B)
-        ctx.logits_dtype, ctx.temperature = logits_BC.dtype, temperature
-        return loss_B
+        if entropy_B is None:
+            return loss_B
+        # Rounding alone can make a divergence negative. Clamped here, its gradient stays what it is.
+        return (loss_B - entropy_B).clamp_(min=0)
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad_B: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        log_softmax_BC, index_BK, excess_BK, residual_B = ctx.saved_tensors
-        grad_B = grad_B / ctx.temperature
-        mass_B = excess_BK.sum(1) + residual_B * log_softmax_BC.shape[1]
-        grad_BC = log_softmax_BC.exp()
-        torch.addcmul(-(grad_B * residual_B)[:, None], grad_BC, (grad_B * mass_B)[:, None], out=grad_BC)
+    def backward(ctx: Any, grad_B: Tensor) -> tuple[Tensor, None, None, None, None]:
+        index_BK, excess_BK, residual_B = ctx.saved_tensors
+        grad_BC = (-grad_B * residual_B)[:, None].repeat(1, ctx.num_classes)
         grad_BC.scatter_add_(1, index_BK, -grad_B[:, None] * excess_BK)
-        return grad_BC.to(ctx.logits_dtype), None, None, None, None, None
+        return grad_BC, None, None, None, None

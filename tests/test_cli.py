@@ -180,6 +180,14 @@ def test_text_output_abbreviates_long_lists(capsys: pytest.CaptureFixture[str]) 
     assert lines[1:] == ["none    none", "share   0.125", "ok      yes", "absent  -"]
 
 
+def test_text_output_shows_lists_of_objects_as_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"name": "first", "count": 12345, "share": 0.25}, {"name": "2nd", "count": 7, "share": None}]
+    show({"rows": rows, "ok": True}, as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "rows:", "  name    count  share", "  first  12,345   0.25", "  2nd         7      -", "ok    yes"
+    ]  # fmt: skip
+
+
 def test_a_reader_that_leaves_is_no_error(store: Path) -> None:
     command = f"{sys.executable} -m logitstore info {store} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], env=dump_cases.environment(), text=True, capture_output=True)

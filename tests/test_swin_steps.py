@@ -111,10 +111,17 @@ def test_a_step_that_fails_stops_the_others(tmp_path: Path) -> None:
 
 
 def test_no_step_begins_after_one_that_had_no_time(tmp_path: Path) -> None:
-    launch = FakeLaunch((143, ""))
+    both, ran = threading.Barrier(2, timeout=30), []
+
+    def launch(step: Step, terms: Terms) -> tuple[int, str]:
+        ran.append(step.name)
+        both.wait()
+        time.sleep(0.2 if step.name == "two" else 0)  # still runs when the other has ended
+        return 143, ""
+
     with StepFolder(tmp_path, launch) as folder:
-        folder.run_all([ONE, TWO], None)
-    assert launch.ran == ["one"]
+        folder.run_all([ONE, TWO, *(Step(name=name, words=()) for name in "abcd")], None, jobs=2)
+    assert sorted(ran) == ["one", "two"]
 
 
 def test_another_command_in_the_folder_is_refused_with_both(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ class StepFolder:
                 while True:
                     ready = [step for step in left.values() if not any(name in left for name in step.needs)]
                     free = [step for step in ready if step.name not in running.values()]
-                    for step in free[: jobs - len(running)]:
+                    for step in free[: max(0, jobs - len(running))]:
                         running[pool.submit(self.run, step, deadline)] = step.name
                     if not running:
                         return

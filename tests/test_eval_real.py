@@ -16,6 +16,7 @@ from timm.data import RealLabelsImagenet
 from logitstore.cards import Card, load_model, save_model, wilson_interval
 from logitstore.errors import DataError, InputError
 from logitstore.evaluate import EvalConfig, evaluate
+from logitstore.evaluate.real import numbered_by_model
 from logitstore.images import open_images
 from logitstore.models import build_model
 from logitstore.scoring import eval_logits
@@ -90,6 +91,13 @@ def test_real_labels_beside_the_folders_own(tmp_path: Path) -> None:
     assert results[0].real is not None and results[0].real == results[1].real == results[2].real
     assert results[0].accuracy == results[1].accuracy and results[0].matched == "name"
     assert list(results[0].lines()) == ["checkpoint", "data", "top-1", "top-5", "ReaL top-1", "ReaL top-5"]
+
+
+def test_classes_named_by_numbers_in_any_order() -> None:
+    label_NL = np.array([[3, 999], [0, -1], [-1, -1]])
+    backwards = tuple(str(999 - number) for number in range(1000))
+    assert numbered_by_model(label_NL, backwards, 1000).tolist() == [[996, 0], [999, -1], [-1, -1]]
+    assert numbered_by_model(label_NL, None, 1000).tolist() == label_NL.tolist()
 
 
 def test_where_there_are_no_real_labels(tmp_path: Path) -> None:

@@ -212,6 +212,20 @@ def test_classes_are_matched_by_name(tmp_path: Path) -> None:
     assert all(row["label"] == names[labels[row["sample"]]] for row in result.worst)
 
 
+def test_classes_without_names_are_numbers_and_large_images_are_drawn_small(tmp_path: Path) -> None:
+    """The data set knows names of a few classes only, and the teacher of none."""
+    names = ["a $x", "b$", "c"]
+    for number in range(66):
+        write_images(tmp_path / "images" / names[number % 3], [f"{number}.png"], size=(300, 20) if number else (9, 900))
+    data = str(tmp_path / "images")
+    store = made_up_store(tmp_path / "store", open_images(data), PLAIN)
+    result = audited(store, data, tmp_path, top=1, worst=20)
+    assert result.sheet is not None
+    assert {row["label"] for row in result.worst} == {"0", "1", "2"}
+    assert {row["teacher_says"] for row in result.worst} <= set(map(str, range(CLASSES)))
+    assert len({row["teacher_says"] for row in result.worst}) > 3
+
+
 # -- what is refused, and what is left out
 
 

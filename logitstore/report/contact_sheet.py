@@ -111,7 +111,7 @@ def draw_sheet(panels: Sequence[Panel], out: str | Path, *, title: str, names: S
     for cell, panel in enumerate(panels):
         row, column = divmod(cell, columns)
         _draw(grid[2 * row, column], grid[2 * row + 1, column], panel, names)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, parse_math=False)
     path = Path(out)
     try:
         figure.savefig(path, dpi=110)
@@ -168,7 +168,7 @@ def _class_names(store: Store, images: ImageSet) -> Sequence[str] | None:
 
 def _draw(top: Any, bottom: Any, view: Panel, names: Sequence[str] | None) -> None:
     top.imshow(view.view_3HW.transpose(1, 2, 0), interpolation="nearest")
-    top.set_title(view.title, fontsize=7)
+    top.set_title(view.title, fontsize=7, parse_math=False)  # names may hold dollar signs
     bars = min(BARS, len(view.index_K))
     places = np.arange(bars)
     colours = [_LABEL_COLOUR if index == view.label else _COLOUR for index in view.index_K[:bars]]
@@ -177,4 +177,4 @@ def _draw(top: Any, bottom: Any, view: Panel, names: Sequence[str] | None) -> No
     bottom.set_ylim(BARS - 0.5, -0.5)
     for place, index, prob in zip(places, view.index_K[:bars], view.prob_K[:bars], strict=True):
         name = str(names[int(index)]) if names else f"class {int(index)}"
-        bottom.text(0.02, place, f"{name[:18]}  {prob:.1%}", fontsize=6, va="center")
+        bottom.text(0.02, place, f"{name[:18]}  {prob:.1%}", fontsize=6, va="center", parse_math=False)

@@ -20,8 +20,10 @@ from logitstore.images import ImageSet
 from logitstore.loader.exclusion import AUDIT_FORMAT, AUDIT_VERSION
 from logitstore.report.contact_sheet import BARS, Panel, draw_sheet, require_matplotlib
 from logitstore.report.hard_samples import Opinions, Tally
+from logitstore.views.resize import resize_window
 
 _SHOWN = 28  # characters of a name above a picture
+_THUMBNAIL = 256  # pixels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,7 +33,7 @@ class Findings:
     images: ImageSet
     """The data set, with labels that number the teacher's classes."""
     names: Sequence[str] | None
-    """Of the classes; None where nobody knows them."""
+    """Of the teacher's classes; None where nobody knows them."""
     counts: Tally
     """Of all samples."""
     hard: NDArray[np.int64]
@@ -139,7 +141,7 @@ class Findings:
             panels.append(
                 Panel(
                     title=f"{self.images.image_name(number)[-_SHOWN:]}\nlabel {self.class_name(label)[:_SHOWN]}",
-                    view_3HW=self.images.pixels(number).transpose(2, 0, 1),
+                    view_3HW=_thumbnail(self.images.pixels(number)),
                     index_K=order,
                     prob_K=self.said.prob_MC[place, order],
                     label=label,
@@ -147,3 +149,14 @@ class Findings:
             )
         title = f"The {len(panels)} worst samples of {self.images.name}: their labels, and the teacher's mean opinion"
         return str(draw_sheet(panels, path, title=title, names=self.names))
+
+
+def _thumbnail(pixels_HWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The whole image [3, h, w], its long side at most 256 pixels."""
+    height, width = pixels_HWC.shape[:2]
+    if max(height, width) <= _THUMBNAIL:
+        return pixels_HWC.transpose(2, 0, 1)
+    rows, columns = (max(1, side * _THUMBNAIL // max(height, width)) for side in (height, width))
+    view_3HW = np.empty((3, rows, columns), np.uint8)
+    resize_window(pixels_HWC, (0, 0, width, height), (columns, rows), (0, 0), False, view_3HW)
+    return view_3HW

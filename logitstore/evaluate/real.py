@@ -68,9 +68,9 @@ def _number(images: ImageSet, i: int) -> int:
     return number
 
 
-def numbered_by_model(label_NL: NDArray[np.int64], class_names: Sequence[str] | None, num_classes: int) -> (
-    NDArray[np.int64]
-):
+def numbered_by_model(
+    label_NL: NDArray[np.int64], class_names: Sequence[str] | None, num_classes: int
+) -> NDArray[np.int64]:
     """ReaL labels by a model's own class numbers.
 
     Args:

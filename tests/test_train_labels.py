@@ -90,6 +90,8 @@ class TestLabelsAlone:
         path.write_text(as_yaml(TrainConfig(hard_labels_only=True).options()))
         assert not TrainConfig.from_yaml(path).opens_store
         assert TrainConfig.from_yaml(path, distillation="cross_entropy", store="s").opens_store
+        with pytest.raises(InputError, match="trains on labels alone, so --store has no meaning; choose a loss"):
+            TrainConfig.from_yaml(path, store="s")
 
     def test_the_default_recipe(self) -> None:
         assert TrainConfig().effective_recipe().name == "digits"

@@ -200,9 +200,10 @@ class TrainConfig:
             InputError: the file cannot be read, or a value is of another type or out of range.
         """
         options = read_options(path, get_type_hints(cls))
+        of_a_teacher = (*_STORE_FLAGS, *_TEACHER_LOSS)
         if overrides.get("hard_labels_only") or overrides.get("distillation") == "none":
-            options = {name: value for name, value in options.items() if name not in (*_STORE_FLAGS, *_TEACHER_LOSS)}
-        elif overrides.get("distillation") is not None:
+            options = {name: value for name, value in options.items() if name not in of_a_teacher}
+        elif any(overrides.get(name) is not None for name in of_a_teacher):
             options.pop("hard_labels_only", None)
         return cls(**{**options, **overrides})
 

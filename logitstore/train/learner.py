@@ -135,7 +135,7 @@ class Learner:
         done: list[Parts] = []
         for parts in self._losses(batch, targets, pieces):
             done.append(parts.each(Tensor.detach))
-            coefficients = known or self._criterion.coefficients(done[-1], progress)
+            coefficients = self._criterion.coefficients(done[-1], progress) if known is None else known
             self._scaler.scale(coefficients.join(parts)).backward()  # type: ignore[no-untyped-call]
         whole = reduce(add, done)
         loss = StepLoss(parts=whole, coefficients=coefficients, total=coefficients.join(whole))

@@ -85,6 +85,7 @@ def test_frozen_weights_do_not_change_by_a_bit(
     assert "Cut after block 3: T[:3] of the teacher's 5 blocks is copied" in text
     assert "conv_stem, bn1, blocks.0-2 (before the cut)" in text
     assert "is frozen: no gradient, eval mode" in text
+    assert ("BatchNorm stays in eval mode although the run starts from random" in text) == ("bn_eval" in options)
 
 
 def test_frozen_modules_stay_in_eval_mode_while_the_rest_trains(teacher: tuple[Path, dict[str, Any]]) -> None:
@@ -115,7 +116,9 @@ def test_the_whole_model_is_taken_over_and_trained_on(
     result = train(config(tmp_path / "still", bn_eval=True, **no_step, **still))
     for name, tensor in load_file(result.checkpoint).items():
         torch.testing.assert_close(tensor, weights[name], atol=1e-8, rtol=0)
-    result = train(config(tmp_path / "bn", bn_eval=True, **still))
+    spy = Spy()
+    result = train(config(tmp_path / "bn", bn_eval=True, **still), spy)
+    assert "BatchNorm stays" not in "\n".join(spy.said)
     own = load_file(result.checkpoint)
     for name, tensor in weights.items():
         statistic = name.endswith(("running_mean", "running_var", "num_batches_tracked"))

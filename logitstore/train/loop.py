@@ -81,7 +81,7 @@ def _prepare(config: TrainConfig) -> Run:
     initial = _take_over(config, feed, model, out)
     preprocessing = own_preprocessing(model, feed.loader.size)
     require_runs(model, feed.loader.size, name=student)
-    stored, initialised = feed.store is not None, initial is not None
+    stored, initialised = feed.store is not None, initial is not None and initial.transfer.cut is None
     unfit = misfits(recipe, student, model, feed.loader.spec, stored=stored, initialised=initialised)
     learner = Learner(
         model,

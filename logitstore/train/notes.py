@@ -20,7 +20,7 @@ def misfits(
         model: the student.
         view: the spec of the run's views.
         stored: views come from a store.
-        initialised: the run starts from given weights.
+        initialised: the whole run starts from given weights, without a cut.
     """
     notes: list[str] = []
     mixing = recipe.mixup, recipe.cutmix
@@ -41,8 +41,8 @@ def misfits(
         )
     if recipe.bn_eval and not initialised and any(_is_batchnorm(module) for module in model.modules()):
         notes.append(
-            "BatchNorm stays in eval mode although the run starts from random weights, so its statistics are never "
-            "learnt: start from weights with --init-from, or give --no-bn-eval."
+            "BatchNorm stays in eval mode although the run starts from random weights, at least in part, so statistics "
+            "are never learnt there: take over a whole model with --init-from, or give --no-bn-eval."
         )
     own = published_windows(student)
     if recipe.size is not None and own is not None and own[0] != recipe.size:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from framework_cases import ROOT, in_this_process, make_data, wait_for
 
@@ -123,6 +124,14 @@ def test_elsewhere_than_on_digits_the_teacher_is_pretrained(data: dict[str, str]
 def test_settings_that_mean_nothing_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(LogitStoreError, match=message):
         Setting(**values)
+
+
+def test_other_labels_are_other_data(tmp_path: Path, data: dict[str, str]) -> None:
+    arrays = dict(np.load(data["data"]))
+    np.savez(tmp_path / "train.npz", **{**arrays, "labels": arrays["labels"][::-1]})
+    before = Setting(**data, out=tmp_path).inputs()  # type: ignore[arg-type]
+    after = Setting(**{**data, "data": str(tmp_path / "train.npz")}, out=tmp_path).inputs()  # type: ignore[arg-type]
+    assert before["--val-data"] == after["--val-data"] and before["--data"] != after["--data"]
 
 
 def test_flags_keep_the_settings_defaults() -> None:

@@ -61,6 +61,15 @@ def test_a_step_that_fails_ends_the_run_and_can_be_repeated(tmp_path: Path, code
         assert folder.run(ONE, None) == {}
 
 
+def test_a_command_that_was_refused_leaves_its_place_to_another(tmp_path: Path) -> None:
+    mended = Step(name="one", words=("train", "--seed", "7"))
+    with StepFolder(tmp_path, FakeLaunch((2, ""), (0, "{}"))) as folder:
+        with pytest.raises(StepError, match="exit code 2"):
+            folder.run(ONE, None)
+        folder.check([mended], {})
+        assert folder.run(mended, None) == {}
+
+
 def test_a_store_that_others_are_still_making_is_not_done(tmp_path: Path) -> None:
     outcome = json.dumps({"complete": False, "in_progress": ["epoch 0, shard 1: process 7 on there"]})
     with StepFolder(tmp_path, FakeLaunch((0, outcome))) as folder, pytest.raises(StepError, match="process 7"):

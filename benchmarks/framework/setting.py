@@ -145,14 +145,18 @@ class Setting:
         sets = {"--data": self.images, "--val-data": self.validation}
         if self.pretrain_data is not None:
             sets["--pretrain-data"] = open_images(self.pretrain_data)
-        found: dict[str, Any] = {
-            name: f"{images.num_samples} images of {images.name}, {images.fingerprint}" for name, images in sets.items()
-        }
+        found: dict[str, Any] = {name: _described(images) for name, images in sets.items()}
         for name, file in self.teacher_checkpoints:
             found[f"--teacher-checkpoint {name}"] = _file_sha256(file)
         if self.initial not in ("pretrained", "random"):
             found["--teacher-init"] = _file_sha256(self.initial)
         return found
+
+
+def _described(images: ImageSet) -> str:
+    labels = b"" if images.labels is None else images.labels.tobytes()
+    sha256 = hashlib.sha256(labels).hexdigest()[:16]
+    return f"{images.num_samples} images of {images.name}, fingerprint {images.fingerprint}, labels {sha256}"
 
 
 def _file_sha256(path: str) -> str:

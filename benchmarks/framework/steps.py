@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MARGIN = 20.0
 """Seconds before a time limit at which a step is asked to stop; at most a tenth of the limit."""
 _WAIT_FOR_LOCK = 60.0  # seconds that the step of a call that was killed may take to write its checkpoint
+_REFUSED = LogitStoreError.exit_code
 _STOPPED = {128 + signal.SIGTERM, -signal.SIGTERM}  # the second: before the command could handle it
 _GLANCE = 0.2  # seconds between two looks at whether a command has to stop
 
@@ -184,7 +185,9 @@ class StepFolder:
         Raises:
             StepError: the command failed.
         """
-        record = self.record(step) or {"step": step.name, "command": step.command, "seconds": 0.0, "result": None}
+        record = self.record(step)
+        is_new = record is None
+        record = record or {"step": step.name, "command": step.command, "seconds": 0.0, "result": None}
         if record["result"] is not None:
             self._tidy(step)
             return self.result(step)
@@ -200,6 +203,8 @@ class StepFolder:
         if code == 0:
             record["result"] = _whole(step, json.loads(output))
         _write(self._file(step), record)
+        if code == _REFUSED and is_new:
+            self._file(step).unlink()  # nothing was begun, so another command may take its place
         if code not in {0, *_STOPPED}:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             raise StepError(f"The step {step.name} {how}; mend what it says above, and the same command goes on.")

@@ -21,14 +21,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also 
 
 from benchmarks.common import Row, arguments, finish, print_table
 from benchmarks.framework import report
+from benchmarks.framework.launch import sigterm_unwinds
 from benchmarks.framework.protocol import Protocol
 from benchmarks.framework.rows import STUDENTS, TABLES
 from benchmarks.framework.setting import Setting
-from benchmarks.framework.steps import MARGIN, StepFolder, sigterm_unwinds
+from benchmarks.framework.steps import StepFolder
 from logitstore.errors import LogitStoreError
 
 QUICK = {"subset": 96, "epochs": 2, "batch_size": 32, "students": ("swin_n",), "out": Path("runs/swin_framework-quick")}
 MORE_TO_DO = 3
+MARGIN = 20.0
+"""Seconds before a time limit at which commands are asked to stop; at most a tenth of the limit."""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import cli
-from benchmarks.framework.steps import Step, Terms
+from benchmarks.framework.launch import Step, Terms
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("round", "square", "striped", "plain")

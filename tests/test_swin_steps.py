@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from framework_cases import ROOT, wait_for
 
-from benchmarks.framework.steps import Step, StepError, StepFolder, Terms
+from benchmarks.framework.launch import Step, Terms
+from benchmarks.framework.steps import StepError, StepFolder
 from logitstore.errors import InputError, MismatchError
 
 
@@ -154,7 +155,7 @@ def test_other_data_under_the_same_name_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.framework.steps._WAIT_FOR_LOCK", 0.0)
+    monkeypatch.setattr("benchmarks.framework.launch._WAIT_FOR_LOCK", 0.0)
     with StepFolder(tmp_path), pytest.raises(InputError, match="Another run works"), StepFolder(tmp_path):
         pass
     with StepFolder(tmp_path):
@@ -204,7 +205,8 @@ def test_a_command_ends_with_the_run_and_is_waited_for(
     step = worker(60)
     code = (
         "import sys; from pathlib import Path\n"
-        "from benchmarks.framework.steps import Step, StepFolder, sigterm_unwinds\n"
+        "from benchmarks.framework.launch import Step, sigterm_unwinds\n"
+        "from benchmarks.framework.steps import StepFolder\n"
         f"with sigterm_unwinds(), StepFolder(Path({str(tmp_path)!r})) as folder:\n"
         f"    folder.run_all([Step(name='work', words={step.words!r}, module='patient_worker')], None)\n"
     )

@@ -11,9 +11,9 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.framework.launch import Step
 from benchmarks.framework.rows import MODELS, TEACHER, Variant
 from benchmarks.framework.setting import Setting
-from benchmarks.framework.steps import Step
 from logitstore.cards import load_card, weights_path
 from logitstore.images import ImageSet
 

@@ -38,11 +38,11 @@ def results_of(protocol: Protocol, shares: dict[str, tuple[float, ...]]) -> dict
 def test_a_row_shows_mean_seeds_interval_and_the_paper(protocol: Protocol) -> None:
     results = results_of(protocol, {"scratch": (0.60, 0.64)}) | {"teacher-swin_t": {"top1": 0.9, "num_samples": 500}}
     teacher, scratch, distilled, *_ = report.accuracy_rows(protocol, results)
-    assert teacher["top-1 %"] == 90 and teacher["paper %"] == 87.35 and teacher["difference"] == 2.65
-    assert scratch["top-1 %"] == 62 and scratch["each seed"] == "60.00, 64.00" and scratch["paper %"] == 66.32
+    assert teacher["top-1 %"] == 90 and teacher[report.PAPER] == 87.35 and teacher["difference"] == 2.65
+    assert scratch["top-1 %"] == 62 and scratch["each seed"] == "60.00, 64.00" and scratch[report.PAPER] == 66.32
     assert scratch["95% interval"] == "59.0 to 65.0"  # Wilson's for 620 of 1000
     assert scratch["difference"] == pytest.approx(-4.32)
-    assert "top-1 %" not in distilled and distilled["paper %"] == 76.13
+    assert "top-1 %" not in distilled and distilled[report.PAPER] == 76.13
 
 
 def test_the_order_found_is_reported_whatever_it_is(protocol: Protocol) -> None:

@@ -23,8 +23,8 @@ from logitstore.cards import wilson_interval
 
 Results = Mapping[str, Result]
 """What finished steps printed, by name."""
-COLUMNS = ("table", "model", "training", "top-1 %", "95% interval", "each seed", "paper %", "difference")
-"""Percentages; the paper's are on CIFAR-100."""
+PAPER = "CIFAR-100 in the paper"
+COLUMNS = ("table", "model", "training", "top-1 %", "95% interval", "each seed", PAPER, "difference")
 NO_CLAIM = (
     "Digits only shows that the protocol runs: 1,437 small images, ten classes, a few epochs. No claim about accuracy "
     "comes from digits, neither for the paper's order nor against it."
@@ -49,7 +49,7 @@ def accuracy_rows(protocol: Protocol, results: Results) -> list[Cells]:
 
 def _cells(table: str, model: str, training: str, by_seed: Mapping[int, Result | None], paper: float) -> Cells:
     done = {seed: top1_of(result) for seed, result in by_seed.items() if result is not None}
-    cells: Cells = {"table": table, "model": model, "training": training, "paper %": paper}
+    cells: Cells = {"table": table, "model": model, "training": training, PAPER: paper}
     if not done:
         return cells
     images = next(iter(done.values()))[1]
@@ -108,7 +108,7 @@ def _compare(low: Cells, high: Cells) -> str:
     verdict = "the intervals lie apart" if apart else "undecided, the intervals overlap"
     return (
         f"{high['training']} against {low['training']}: {difference:+.2f} points, higher in {sum(seeds)} of "
-        f"{len(seeds)} seeds; {verdict}; the paper: {high['paper %'] - low['paper %']:+.2f}"
+        f"{len(seeds)} seeds; {verdict}; the paper: {high[PAPER] - low[PAPER]:+.2f}"
     )
 
 

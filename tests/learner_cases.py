@@ -12,11 +12,11 @@ from helpers import MemoryImages
 from torch import Tensor, nn
 
 from logitstore.cards import Preprocessing
+from logitstore.learning.criterion import Criterion, hard_label_loss, soft_target_loss
+from logitstore.learning.learner import Learner
 from logitstore.loader import Batch, ViewLoader
 from logitstore.models import build_model
 from logitstore.store import Records
-from logitstore.train.criterion import Criterion, hard_label_loss, soft_target_loss
-from logitstore.train.learner import Learner
 from logitstore.views import view_spec
 from students.recipes import Recipe, digits
 

@@ -11,8 +11,8 @@ from learner_cases import BATCH, CLASSES, CPU, SOFT, gradients, learner, make_ba
 from torch import Tensor, nn
 
 from logitstore.device import normalise
+from logitstore.learning.criterion import Criterion, Parts, Targets, make_criterion
 from logitstore.loader import Batch
-from logitstore.train.criterion import Criterion, Parts, Targets, make_criterion
 from students.recipes import Recipe, digits
 
 RECIPE = replace(digits(), batch_size=BATCH, warmup_epochs=0.0, clip_grad=None)

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from logitstore.device import seeded
 from logitstore.dump import DumpConfig, dump
 from logitstore.images import open_images
+from logitstore.learning.criterion import Criterion, Targets
+from logitstore.learning.learner import Learner
 from logitstore.loader import ViewLoader, eval_batches
 from logitstore.models import build_model, default_preprocessing
 from logitstore.scoring import score
 from logitstore.teacher import load_teacher
 from logitstore.train import TrainConfig, train
-from logitstore.train.criterion import Criterion, Targets
-from logitstore.train.learner import Learner
 from logitstore.views import ViewSpec
 from students.recipes import select_recipe
 

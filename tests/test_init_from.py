@@ -18,11 +18,11 @@ from train_cases import STUDENT, config, make_store
 from logitstore.cards import Card, Preprocessing, load_card, save_model, weights_sha256
 from logitstore.errors import InputError, MismatchError, ModelError
 from logitstore.initial import take_over
+from logitstore.learning.criterion import make_criterion
+from logitstore.learning.learner import Learner
 from logitstore.loader import ViewLoader
 from logitstore.models import build_model
 from logitstore.train import TrainConfig, train
-from logitstore.train.criterion import make_criterion
-from logitstore.train.learner import Learner
 from logitstore.views import view_spec
 from students.recipes import digits
 

@@ -20,7 +20,7 @@ RANKS = [
     {"store", "views", "images", "device", "cards"},
     {"loader", "losses", "topk", "students"},
     {"models", "optim", "scoring", "initial"},
-    {"teacher", "trained"},
+    {"teacher", "trained", "learning"},
     {"dump", "finetune", "train", "evaluate", "recheck", "plan", "report", "catalogue"},
     {"cli"},
     {"__main__"},

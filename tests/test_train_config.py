@@ -16,8 +16,8 @@ from train_cases import BATCH, STUDENT, make_store
 
 import cli
 from logitstore.errors import InputError
+from logitstore.learning.runfile import as_yaml, read_options
 from logitstore.train import TrainConfig
-from logitstore.train.runfile import as_yaml, read_options
 from students.recipes import RECIPES, select_recipe
 
 SMALL = ["--student", STUDENT, "--epochs", 1, "--batch-size", BATCH, "--workers", 1, "--no-tensorboard"]

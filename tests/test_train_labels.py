@@ -14,9 +14,9 @@ from train_cases import BATCH, STUDENT, config, make_store
 
 import cli
 from logitstore.errors import InputError
+from logitstore.learning.runfile import as_yaml
 from logitstore.train import TrainConfig, train
 from logitstore.train.notes import misfits
-from logitstore.train.runfile import as_yaml
 from logitstore.views import view_spec
 from students.recipes import RECIPES, select_recipe
 

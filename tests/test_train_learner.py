@@ -13,9 +13,9 @@ from learner_cases import BATCH, CPU, HARD, PLAIN, SOFT, gradients, learner, mak
 from torch import nn
 
 from logitstore.errors import NonFiniteError
+from logitstore.learning.criterion import Criterion, Targets
 from logitstore.loader import Batch
 from logitstore.scoring import score
-from logitstore.train.criterion import Criterion, Targets
 from students.recipes import digits
 
 

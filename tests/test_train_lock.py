@@ -16,8 +16,8 @@ from train_cases import BATCH, STUDENT, config
 
 import cli
 from logitstore.errors import InputError, NonFiniteError
+from logitstore.learning.folder import RunFolder
 from logitstore.train import train
-from logitstore.train.folder import RunFolder
 
 SMALL = ["--student", STUDENT, "--epochs", 1, "--batch-size", BATCH, "--workers", 1, "--no-tensorboard"]
 
@@ -29,7 +29,7 @@ def command(*arguments: object) -> Result:
 HOLD = """
 import sys, time
 from pathlib import Path
-from logitstore.train.folder import RunFolder
+from logitstore.learning.folder import RunFolder
 folder = RunFolder(Path(sys.argv[1]), {}, {})
 folder.load(fresh=False)
 folder.begin(anew=True)

@@ -16,11 +16,11 @@ from train_cases import STUDENT, Spy, config, make_store, metrics, same_weights
 
 from logitstore.device import normalise
 from logitstore.errors import DataError, InputError, LogitStoreError
+from logitstore.learning.metrics import MetricsLog
 from logitstore.models import build_model, own_preprocessing
 from logitstore.teacher import load_teacher
 from logitstore.train import train
 from logitstore.train.feed import open_feed
-from logitstore.train.metrics import MetricsLog
 
 DENSE = {"topk": 10, "floor": 0.0, "values": "f16", "logz": True}
 LAST = 11  # of twelve steps, from 0

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from benchmarks.common import Row, Work, interleaved, median_rate, median_ratio
 from logitstore.device import resolve_device, resolve_dtype
+from logitstore.learning.criterion import make_criterion
+from logitstore.learning.learner import Learner
 from logitstore.models import build_model, default_preprocessing
 from logitstore.train import TrainConfig
-from logitstore.train.criterion import make_criterion
 from logitstore.train.feed import open_feed
-from logitstore.train.learner import Learner
 
 STUDENT = "tinyvit_5m"
 

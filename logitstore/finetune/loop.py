@@ -18,6 +18,7 @@ from logitstore.errors import DataError, InputError
 from logitstore.finetune.config import FinetuneConfig, FinetuneResult
 from logitstore.finetune.learner import Learner, check_loss
 from logitstore.images import ImageSet, open_images
+from logitstore.learning.validation import open_validation
 from logitstore.loader import ViewLoader
 from logitstore.models import backbone_weights, build_model, model_name, own_preprocessing, pretrained_model
 from logitstore.progress import Progress, ProgressFactory, start
@@ -135,27 +136,6 @@ def _open_training(config: FinetuneConfig, progress: ProgressFactory | None) -> 
     return images
 
 
-def _open_validation(config: FinetuneConfig, images: ImageSet) -> ImageSet | None:
-    if config.val_data is not None:
-        validation = open_images(config.val_data, split="val", whole=True)
-        validation.require_labels("to measure accuracy")
-    else:
-        try:
-            validation = open_images(config.data, split="val")
-        except DataError:
-            return None
-        if validation.labels is None:
-            return None
-    validation = validation.relabelled(images.class_names)
-    classes = 1 + int(validation.require_labels("to measure accuracy").max())
-    if images.num_classes is not None and classes > images.num_classes:
-        raise DataError(
-            f"{validation.name} ({validation.split}) has {classes} classes, and {images.name} teaches "
-            f"{images.num_classes}: measure on the same classes."
-        )
-    return validation
-
-
 def _initial_model(config: FinetuneConfig, num_classes: int, size: int) -> tuple[nn.Module, Preprocessing]:
     """The model before the first step, and how its images are normalised: as those that its weights were made on."""
     common: dict[str, Any] = {
@@ -198,7 +178,13 @@ def _prepare(
     return _Run(
         config=config,
         images=images,
-        validation=_open_validation(config, images),
+        validation=open_validation(
+            config.data,
+            config.val_data,
+            class_names=images.class_names,
+            num_classes=images.num_classes or 0,
+            notes=[],
+        ),
         loader=loader,
         recipe=_recipe(config, loader),
         preprocessing=preprocessing,

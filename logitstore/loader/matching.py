@@ -130,7 +130,7 @@ def numbered(images: ImageSet, class_names: tuple[str, ...] | None, num_classes:
             f"The number of classes, between those that are known and those of {images.name} ({images.split}),",
             stored=num_classes,
             present=images.num_classes,
-            remedy="Give the data set that the store was made of, or one with the same classes.",
+            remedy="Give a data set with the same classes.",
         )
     return images
 

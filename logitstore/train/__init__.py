@@ -5,11 +5,6 @@ module     what lives there
 ========== ===========================================================================
 config     what to train, and how: one field per option of the command
 feed       what a run trains on: images, views and records, checked before the first step
-criterion  the losses of a batch, and how they become one
-learner    the student, its optimiser, schedule and average; one step
-folder     the run's directory: its configuration, checkpoints, its lock
-runfile    the run's options as YAML, and reading them again
-metrics    what is logged
 notes      what of a recipe does not fit the run
 run        a run under way: steps, epochs, checkpoints, validation, stopping
 loop       ``train``: from configuration to trained student

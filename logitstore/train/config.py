@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from typing import Any, get_type_hints
 
 from logitstore.errors import InputError
-from logitstore.train.runfile import read_options
+from logitstore.learning.runfile import read_options
 from students.recipes import Recipe, select_recipe
 
 _TEACHER_LOSS = ("distillation", "temperature", "joint", "alpha", "harmonic_weights")

@@ -14,8 +14,9 @@ from typing import Any
 
 from logitstore.cards import run_folder
 from logitstore.device import default_workers, resolve_device
-from logitstore.errors import DataError, IncompleteError, InputError, LogitStoreError
+from logitstore.errors import IncompleteError, InputError, LogitStoreError
 from logitstore.images import ImageSet, open_images
+from logitstore.learning.validation import open_validation
 from logitstore.loader import Batch, Exclusion, ViewLoader, as_dumped, read_exclusion, stored_spec
 from logitstore.loader.matching import check_store, numbered, teacher_classes
 from logitstore.store import Store, open_store
@@ -150,7 +151,9 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
         )
     if store is not None and not loader.checks_witnesses:
         notes.append(f"Views are made at {loader.size} px, the store's are {spec.size} px: witnesses are not checked.")
-    validation = _open_validation(config, class_names, num_classes, notes)
+    validation = open_validation(
+        config.data, config.val_data, class_names=class_names, num_classes=num_classes, notes=notes
+    )
     return Feed(
         images=images,
         validation=validation,
@@ -235,21 +238,3 @@ def _visited_epochs(store: Store, recipe: Recipe, notes: list[str]) -> tuple[int
     if recipe.epochs > len(visited):
         notes.append(f"{recipe.epochs} epochs from a store of {len(visited)}: its epochs come again and again.")
     return tuple(visited)
-
-
-def _open_validation(
-    config: TrainConfig, class_names: tuple[str, ...] | None, num_classes: int, notes: list[str]
-) -> ImageSet | None:
-    if config.val_data is not None:
-        images = open_images(config.val_data, split="val", whole=True)
-        images.require_labels("to validate on")
-    else:
-        try:
-            images = open_images(config.data, split="val")
-        except DataError as exc:
-            notes.append(f"There is nothing to validate on: {exc}")
-            return None
-        if images.labels is None:
-            notes.append(f"There is nothing to validate on: the val split of {images.name} has no labels.")
-            return None
-    return numbered(images, class_names, num_classes)

@@ -15,15 +15,15 @@ from logitstore.cards import run_folder, weights_path
 from logitstore.device import dtype_name, require_runs, resolve_device, resolve_dtype
 from logitstore.errors import InputError
 from logitstore.initial import InitialWeights, take_over
+from logitstore.learning.criterion import make_criterion
+from logitstore.learning.folder import RunFolder
+from logitstore.learning.learner import Learner
+from logitstore.learning.metrics import MetricsLog
 from logitstore.models import build_model, model_name, own_preprocessing
 from logitstore.progress import ProgressFactory, start
 from logitstore.signals import stop_requests
 from logitstore.train.config import TrainConfig, TrainResult
-from logitstore.train.criterion import make_criterion
 from logitstore.train.feed import Feed, open_feed
-from logitstore.train.folder import RunFolder
-from logitstore.train.learner import Learner
-from logitstore.train.metrics import MetricsLog
 from logitstore.train.notes import misfits
 from logitstore.train.run import Run
 

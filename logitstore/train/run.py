@@ -17,15 +17,15 @@ import torch
 from logitstore.cards import Accuracy, Card, save_model
 from logitstore.device import default_workers
 from logitstore.initial import InitialWeights
+from logitstore.learning.folder import RunFolder
+from logitstore.learning.learner import Learner
+from logitstore.learning.metrics import MetricsLog
 from logitstore.loader import Batch
 from logitstore.progress import Progress
 from logitstore.scoring import score
 from logitstore.signals import StopRequest
 from logitstore.train.config import TrainConfig, TrainResult
 from logitstore.train.feed import Feed
-from logitstore.train.folder import RunFolder
-from logitstore.train.learner import Learner
-from logitstore.train.metrics import MetricsLog
 from students import build_arguments
 from students.recipes import Recipe
 

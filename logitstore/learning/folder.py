@@ -20,7 +20,7 @@ import torch
 
 from logitstore.cards import write_atomically
 from logitstore.errors import InputError, MismatchError
-from logitstore.train.runfile import as_yaml
+from logitstore.learning.runfile import as_yaml
 
 CHECKPOINT_VERSION = 2
 _ABSENT = "(not set)"

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from logitstore.cards import Preprocessing
 from logitstore.device import autocast, normalise, seeded
 from logitstore.errors import NonFiniteError
+from logitstore.learning.criterion import Coefficients, Criterion, Parts, Targets
 from logitstore.loader import Batch
 from logitstore.optim import create_optimizer, create_schedule, peak_rate
-from logitstore.train.criterion import Coefficients, Criterion, Parts, Targets
 from students.recipes import Recipe
 from students.transfer import frozen_modules
 

@@ -1,0 +1,13 @@
+"""What every run that trains a model shares, a student's as a teacher's.
+
+========== ===========================================================================
+module     what lives there
+========== ===========================================================================
+criterion  the losses of a batch, and how they become one
+learner    the model, its optimiser, schedule and average; one step
+folder     the run's directory: its configuration, checkpoints, its lock
+runfile    the run's options as YAML, and reading them again
+metrics    what is logged
+validation the images to validate on
+========== ===========================================================================
+"""

@@ -6,6 +6,7 @@ scales all three. The recipes that have names are in ``recipes``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, get_type_hints
@@ -98,8 +99,9 @@ class Recipe:
             "mixup": self.mixup,
             "cutmix": self.cutmix,
         }
-        rates = {"label_smoothing": self.label_smoothing, "ema_decay": self.ema_decay or 0.0}
-        rates |= {"drop_path": max((rate for _, rate in self.drop_path), default=0.0), "betas": max(self.betas)}
+        rates: dict[str, float | tuple[float, ...]]
+        rates = {"label_smoothing": self.label_smoothing, "ema_decay": self.ema_decay or 0.0, "betas": self.betas}
+        rates |= {"drop_path": tuple(rate for _, rate in self.drop_path)}
         whole = {"epochs": self.epochs, "batch_size": self.batch_size}
         _require(whole, lambda value: value == int(value), "must be a whole number")
         _require(positive, lambda value: value > 0, "must be above 0")
@@ -123,9 +125,8 @@ class Recipe:
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
         _require({"temperature": self.temperature}, lambda value: value > 0, "must be above 0")
-        _require({"alpha": min(self.alpha)}, lambda value: value >= 0, "must lie in [0, 1]")
-        _require({"alpha": max(self.alpha)}, lambda value: value <= 1, "must lie in [0, 1]")
-        _require({"harmonic_weights": min(self.harmonic_weights)}, lambda value: value > 0, "must be above 0")
+        _require({"alpha": self.alpha}, lambda value: 0 <= value <= 1, "must lie in [0, 1]")
+        _require({"harmonic_weights": self.harmonic_weights}, lambda value: value > 0, "must be above 0")
         if self.distillation == "none" and self.joint != "none":
             raise ValueError(f"joint {self.joint} joins two losses, and distillation none leaves one; leave one out.")
         for name, owner, value in (
@@ -198,7 +199,10 @@ def _shown(value: Any) -> str:
     return ":".join(f"{part:g}" for part in value) if isinstance(value, tuple) else f"{value:g}"
 
 
-def _require(values: Mapping[str, float], holds: Callable[[float], bool], rule: str) -> None:
-    for name, value in values.items():
-        if not holds(value):
-            raise ValueError(f"{name} {rule}, got {value}.")
+def _require(values: Mapping[str, float | tuple[float, ...]], holds: Callable[[float], bool], rule: str) -> None:
+    for name, given in values.items():
+        for value in given if isinstance(given, tuple) else (given,):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value}.")
+            if not holds(value):
+                raise ValueError(f"{name} {rule}, got {value}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -211,6 +212,13 @@ def test_select_and_override():
         ("alpha", (0.0, 1.1), r"alpha must lie in \[0, 1\]"),
         ("alpha", (0.0, 0.5), r"alpha \(0:0.5\) has a meaning with joint alpha only, and joint is none"),
         ("harmonic_weights", (5.0, 0.0), "harmonic_weights must be above 0"),
+        ("betas", (-1.0, 0.5), r"betas must lie in \[0, 1\), got -1.0"),
+        ("drop_path", (("", -0.1), ("swin", 0.2)), r"drop_path must lie in \[0, 1\), got -0.1"),
+        ("alpha", (0.0, math.nan), "alpha must be finite, got nan"),
+        ("harmonic_weights", (1.0, math.nan), "harmonic_weights must be finite, got nan"),
+        ("temperature", math.inf, "temperature must be finite, got inf"),
+        ("base_lr", math.inf, "base_lr must be finite, got inf"),
+        ("epochs", math.inf, "epochs must be finite, got inf"),
         ("harmonic_weights", (5.0, 1.0), r"harmonic_weights \(5:1\) has a meaning with joint harmonic only"),
     ],
 )

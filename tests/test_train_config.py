@@ -94,6 +94,19 @@ class TestRepeating:
         assert "store" not in described["options"]
         assert (described["options"]["recipe"]["distillation"], described["options"]["seed"]) == ("none", 5)
 
+    def test_the_strong_baseline_of_a_distilled_run(self, first: Path, tmp_path: Path) -> None:
+        """A recipe on labels instead of the file's: what the file says about its teacher falls away likewise."""
+        scratch = TrainConfig.from_yaml(first / "run.yaml", recipe="tinyvit_1k_scratch", out=str(tmp_path / "s"))
+        assert scratch.store is None and not scratch.opens_store
+        assert scratch.effective_recipe() == RECIPES["tinyvit_1k_scratch"]()
+        assert (scratch.seed, scratch.workers, scratch.student) == (5, 1, STUDENT)
+        other = TrainConfig.from_yaml(first / "run.yaml", recipe="tinyvit_1k_distill")
+        assert other.store is not None and other.effective_recipe() == RECIPES["tinyvit_1k_distill"]()
+        with pytest.raises(InputError, match="--store has no meaning"):
+            TrainConfig.from_yaml(first / "run.yaml", recipe="tinyvit_1k_scratch", store="here")
+        with pytest.raises(InputError, match="There is no recipe 'imagenet'"):
+            TrainConfig.from_yaml(first / "run.yaml", recipe="imagenet")
+
 
 def sample_of(hint: Any) -> Any:
     """Another value than the default's for a field of this type."""

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 from logitstore.errors import InputError
 from logitstore.learning.runfile import read_options
-from students.recipes import Recipe, select_recipe
+from students.recipes import RECIPES, Recipe, select_recipe
 
 _TEACHER_LOSS = ("distillation", "temperature", "joint", "alpha", "harmonic_weights")
 _STORE_FLAGS = ("store", "topk", "shuffle")
@@ -201,7 +201,7 @@ class TrainConfig:
         """
         options = read_options(path, get_type_hints(cls))
         of_a_teacher = (*_STORE_FLAGS, *_TEACHER_LOSS)
-        if overrides.get("hard_labels_only") or overrides.get("distillation") == "none":
+        if _leaves_labels_alone(overrides, options):
             options = {name: value for name, value in options.items() if name not in of_a_teacher}
         elif any(overrides.get(name) is not None for name in of_a_teacher):
             options.pop("hard_labels_only", None)
@@ -237,6 +237,18 @@ class TrainConfig:
             return select_recipe(self.recipe, data=self.data, **overrides)
         except ValueError as exc:
             raise InputError(str(exc)) from exc
+
+
+def _leaves_labels_alone(overrides: dict[str, Any], options: dict[str, Any]) -> bool:
+    """Whether overrides of a run file's options leave the teacher out."""
+    if overrides.get("hard_labels_only") or overrides.get("distillation") == "none":
+        return True
+    if (overrides.get("distillation") or options.get("distillation")) is not None:
+        return False
+    recipe = overrides.get("recipe")
+    if recipe in RECIPES:
+        recipe = RECIPES[recipe]()
+    return isinstance(recipe, Recipe) and recipe.distillation == "none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,11 @@ from train_cases import SUBSET, config, make_store
 
 from logitstore.errors import DecodeError, InputError, MismatchError
 from logitstore.images import open_images
+from logitstore.learning.feed import Feed
 from logitstore.loader import Batch, ViewLoader, read_exclusion
 from logitstore.store import Store
 from logitstore.train import train
-from logitstore.train.feed import Feed, open_feed
+from logitstore.train.feed import open_feed
 from logitstore.views import ViewSpec
 
 COUNT = 151  # odd, and several batches

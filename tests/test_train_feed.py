@@ -22,10 +22,11 @@ from logitstore.errors import (
     ViewError,
     WitnessError,
 )
+from logitstore.learning.feed import Feed
 from logitstore.loader import Batch
 from logitstore.store import claim_shard, commit_shard, create_store, open_store
 from logitstore.train import train
-from logitstore.train.feed import Feed, open_feed
+from logitstore.train.feed import open_feed
 from students.recipes import select_recipe
 
 

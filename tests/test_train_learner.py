@@ -57,7 +57,7 @@ def test_state_goes_on_exactly(batches: list[Batch]) -> None:
     for batch in batches[2:]:
         second.train_step(batch)
     assert equal(weights(whole.model), weights(second.model))
-    assert equal(weights(whole.student), weights(second.student))
+    assert equal(weights(whole.result), weights(second.result))
 
 
 def test_masks_depend_on_seed_and_step_alone(batches: list[Batch]) -> None:
@@ -72,11 +72,11 @@ def test_masks_depend_on_seed_and_step_alone(batches: list[Batch]) -> None:
 def test_the_average_is_what_is_saved(batches: list[Batch]) -> None:
     recipe = replace(digits(), batch_size=BATCH, ema_decay=0.99)
     averaged, plain = learner(recipe=recipe), learner()
-    assert plain.student is plain.model
+    assert plain.result is plain.model
     for batch in batches:
         averaged.train_step(batch)
-    assert averaged.student is not averaged.model
-    assert not equal(weights(averaged.student), weights(averaged.model))
+    assert averaged.result is not averaged.model
+    assert not equal(weights(averaged.result), weights(averaged.model))
 
 
 def test_an_average_is_scored_with_its_own_weights(batches: list[Batch]) -> None:
@@ -146,13 +146,13 @@ def test_a_loss_that_is_not_finite_is_found_one_step_later(batches: list[Batch])
         one.require_finite()
 
 
-@pytest.mark.parametrize("part", ["model", "student"])
+@pytest.mark.parametrize("part", ["model", "result"])
 def test_weights_that_are_not_finite_are_not_saved(part: str) -> None:
     own = learner(recipe=replace(digits(), ema_decay=0.9))
     own.require_finite_weights()
     with torch.no_grad():
         next(getattr(own, part).parameters()).view(-1)[0] = float("inf")
-    with pytest.raises(NonFiniteError, match="Weights of the student are NaN or infinite at step 0"):
+    with pytest.raises(NonFiniteError, match="Weights of the model are NaN or infinite at step 0"):
         own.require_finite_weights()
 
 

@@ -3,11 +3,13 @@
 ========== ===========================================================================
 module     what lives there
 ========== ===========================================================================
+feed       what a run is fed with
 criterion  the losses of a batch, and how they become one
 learner    the model, its optimiser, schedule and average; one step
 folder     the run's directory: its configuration, checkpoints, its lock
 runfile    the run's options as YAML, and reading them again
 metrics    what is logged
 validation the images to validate on
+run        a run under way: steps, epochs, checkpoints, validation, stopping
 ========== ===========================================================================
 """

@@ -1,4 +1,4 @@
-"""What a student is trained on: the targets of a batch, its losses, and how they become one.
+"""What a model is trained on: the targets of a batch, its losses, and how they become one.
 
 A joint loss is c_d L_d + c_s L_s (see ``losses.joint``). The coefficients are functions of the step, or of the two
 losses of the whole batch; so a batch in pieces, or spread over processes, first has its losses added up where
@@ -34,7 +34,7 @@ from students.recipes import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """What the rows of a batch are trained towards, on the student's device."""
+    """What the rows of a batch are trained towards, on the model's device."""
 
     weight_B: Tensor
     """Weights of the rows."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from logitstore.cards import write_atomically
+from logitstore.cards import weights_path, write_atomically
 from logitstore.errors import InputError, MismatchError
 from logitstore.learning.runfile import as_yaml
 
@@ -155,6 +155,21 @@ class RunFolder:
         """Replace the checkpoint."""
         whole = {"version": CHECKPOINT_VERSION, "identity": json.dumps(self.identity), **state}
         write_atomically(self._checkpoint, lambda temporary: torch.save(whole, temporary))
+
+
+def require_elsewhere(weights: str | Path, out: Path, *, option: str) -> None:
+    """Refuse to start from weights that the run itself would replace.
+
+    Args:
+        weights: the file or the folder that the user named.
+        out: the run's folder.
+        option: the option it was named with.
+
+    Raises:
+        InputError: the weights lie in the run's folder.
+    """
+    if weights_path(weights).resolve().parent == out.resolve():
+        raise InputError(f"The weights of {option} lie in {out}, which this run would replace: give another --out.")
 
 
 def differences(stored: Mapping[str, Any], present: Mapping[str, Any]) -> tuple[str, str]:

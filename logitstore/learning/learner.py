@@ -1,4 +1,4 @@
-"""The student in training: model, optimiser, schedule, average of the weights; one step of it.
+"""A model in training: model, optimiser, schedule, average of the weights; one step of it.
 
 A step is a function of the state, the batch and the run seed: what layers draw (drop path, dropout) comes from a
 private generator seeded by run seed and step. So the state to save is weights, moments and the number of steps done.
@@ -8,7 +8,7 @@ Shape suffixes: B batch, C classes or colours, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import pairwise
@@ -55,10 +55,10 @@ class StepLoss:
 
 
 class Learner:
-    """A student and all that changes while it learns.
+    """A model, student or teacher, and all that changes while it learns.
 
     Args:
-        model: the student with its initial weights.
+        model: with its initial weights.
         criterion: its losses.
         recipe: how it is trained.
         preprocessing: how views are normalised.
@@ -67,6 +67,9 @@ class Learner:
         device: where to train.
         dtype: autocast type; float16 scales the loss.
         accumulate: pieces that a batch is cut into.
+        trained: the modules that work as in training, where all others are to stay in eval mode; None is the whole
+            model but for ``frozen_modules``.
+        rate_option: what the command calls the peak learning rate, for messages.
     """
 
     def __init__(
@@ -81,6 +84,8 @@ class Learner:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         accumulate: int = 1,
+        trained: Sequence[nn.Module] | None = None,
+        rate_option: str = "--base-lr",
     ) -> None:
         self.model = model.to(device)
         if device.type == "cuda":  # as ``normalise`` lays out the images there
@@ -88,7 +93,8 @@ class Learner:
         self.preprocessing, self.device, self.dtype = preprocessing, device, dtype
         self.step = 0
         self._criterion, self._recipe, self._seed, self._accumulate = criterion, recipe, seed, accumulate
-        self._frozen = frozen_modules(self.model)
+        self._trained, self._frozen = trained, frozen_modules(self.model)
+        self._rate_option = rate_option
         self._optimizer = create_optimizer(self.model, recipe, global_batch=recipe.batch_size)
         self._schedule = create_schedule(
             self._optimizer, recipe, global_batch=recipe.batch_size, steps_per_epoch=steps_per_epoch
@@ -101,7 +107,7 @@ class Learner:
         self._last_loss: Tensor | None = None
 
     @property
-    def student(self) -> nn.Module:
+    def result(self) -> nn.Module:
         """The model to validate and to save: the average of the weights where the recipe keeps one."""
         average: nn.Module | None = None if self._ema is None else self._ema.module
         return self.model if average is None else average
@@ -114,7 +120,7 @@ class Learner:
     def train_step(self, batch: Batch) -> StepLoss:
         """One optimiser step on a batch.
 
-        Where the joint loss is no sum over rows, a batch in pieces goes through the student twice: first for the two
+        Where the joint loss is no sum over rows, a batch in pieces goes through the model twice: first for the two
         losses of the whole batch, then for the gradient, which is therefore that of the batch in one piece.
 
         Returns:
@@ -154,14 +160,14 @@ class Learner:
             views_BCHW = torch.from_numpy(batch.views_BCHW[rows])
             images_BCHW = normalise(views_BCHW, self.preprocessing.mean, self.preprocessing.std, self.device)
             with seeded(self.device, self._seed, self.step, piece), autocast(self.device, self.dtype):
-                logits_BC = self.model(images_BCHW)
+                logits_BC = _mean_logits(self.model(images_BCHW))
             part = targets.rows(rows)
             share = part.weight_B.sum() / total
             yield self._criterion.parts(logits_BC, part).each(partial(torch.mul, share))
 
     @torch.no_grad()
     def _survey(self, batch: Batch, targets: Targets, pieces: list[slice]) -> Parts:
-        """The losses of the whole batch, without a gradient; leaves the student as it is.
+        """The losses of the whole batch, without a gradient; leaves the model as it is.
 
         Layers work as in training, so BatchNorm sees the batch here, too: its statistics are put back.
         """
@@ -172,7 +178,9 @@ class Learner:
         return losses
 
     def _train_mode(self) -> None:
-        self.model.train()
+        self.model.train(self._trained is None)
+        for module in self._trained or ():
+            module.train()
         for module in self._frozen:
             module.eval()
         if self._recipe.bn_eval:
@@ -199,8 +207,8 @@ class Learner:
         """
         if self._last_loss is not None and not bool(torch.isfinite(self._last_loss)):
             raise NonFiniteError(
-                f"The loss is {float(self._last_loss)} at step {self.step}: lower --base-lr, lengthen --warmup-epochs, "
-                "or train in --dtype float32. Checkpoints are from before."
+                f"The loss is {float(self._last_loss)} at step {self.step}: lower {self._rate_option}, lengthen "
+                "--warmup-epochs, or train in --dtype float32. Checkpoints are from before."
             )
 
     def require_finite_weights(self) -> None:
@@ -209,12 +217,12 @@ class Learner:
         Raises:
             NonFiniteError: a weight of the model or of the average is one.
         """
-        for module in {self.model, self.student}:
+        for module in {self.model, self.result}:
             tensors = (tensor for tensor in module.state_dict().values() if tensor.is_floating_point())
             if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
                 raise NonFiniteError(
-                    f"Weights of the student are NaN or infinite at step {self.step}: lower --base-lr, lengthen "
-                    "--warmup-epochs, or train in --dtype float32. Checkpoints are from before."
+                    f"Weights of the model are NaN or infinite at step {self.step}: lower {self._rate_option}, "
+                    "lengthen --warmup-epochs, or train in --dtype float32. Checkpoints are from before."
                 )
 
     def state_dict(self) -> dict[str, Any]:
@@ -236,6 +244,11 @@ class Learner:
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self._schedule.step_update(self.step)
+
+
+def _mean_logits(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The logits of a model, [B, C]: the mean over the two classifiers that a distilled DeiT may train."""
+    return torch.stack(output).mean(0) if isinstance(output, tuple) else output
 
 
 def _pieces(length: int, count: int) -> list[slice]:

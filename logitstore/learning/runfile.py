@@ -1,4 +1,4 @@
-"""Run files: the options of a run as YAML, written beside the student and read by ``--config``.
+"""Run files: the options of a run as YAML, written beside the weights and read by ``--config``.
 
 A run file is what a run saved (``options``, which repeat it, and ``effective``, which says what they came to), or a
 mapping of options written by hand. It is read by YAML 1.2's core rules, so ``1e-3`` is a number, ``12:30`` and ``no``

@@ -4,11 +4,12 @@
 module     what lives there
 ========== ===========================================================================
 config     what to train, and how: one field per option of the command
-feed       what a run trains on: images, views and records, checked before the first step
+feed       opens what a run trains on: images, views and records, checked before the first step
 notes      what of a recipe does not fit the run
-run        a run under way: steps, epochs, checkpoints, validation, stopping
 loop       ``train``: from configuration to trained student
 ========== ===========================================================================
+
+Steps, checkpoints and the run's folder are those of every run, see ``learning``.
 """
 
 from logitstore.train.config import TrainConfig, TrainResult

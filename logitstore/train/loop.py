@@ -1,31 +1,29 @@
 """``train``: from a configuration to a trained student.
 
 Here a run is put together out of what it trains on, the student and its folder; what happens then, and when, lives in
-``run``.
+``learning.run``.
 """
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
 from torch import nn
 
-from logitstore.cards import run_folder, weights_path
+from logitstore.cards import Card, run_folder
 from logitstore.device import dtype_name, require_runs, resolve_device, resolve_dtype
-from logitstore.errors import InputError
 from logitstore.initial import InitialWeights, take_over
 from logitstore.learning.criterion import make_criterion
-from logitstore.learning.folder import RunFolder
+from logitstore.learning.feed import Feed
+from logitstore.learning.folder import RunFolder, require_elsewhere
 from logitstore.learning.learner import Learner
-from logitstore.learning.metrics import MetricsLog
+from logitstore.learning.run import Run
 from logitstore.models import build_model, model_name, own_preprocessing
-from logitstore.progress import ProgressFactory, start
-from logitstore.signals import stop_requests
+from logitstore.progress import ProgressFactory
 from logitstore.train.config import TrainConfig, TrainResult
-from logitstore.train.feed import Feed, open_feed
+from logitstore.train.feed import open_feed
 from logitstore.train.notes import misfits
-from logitstore.train.run import Run
+from students import build_arguments
 
 
 def train(config: TrainConfig, progress: ProgressFactory | None = None) -> TrainResult:
@@ -45,24 +43,18 @@ def train(config: TrainConfig, progress: ProgressFactory | None = None) -> Train
         NonFiniteError: the loss is NaN or infinite.
     """
     run = _prepare(config)
-    with closing(run.folder):
-        state = run.folder.load(fresh=config.fresh)
-        if state is not None:
-            run.load_state_dict(state)
-        batch = run.recipe.batch_size
-        total, done = run.total_steps * batch, run.learner.step * batch
-        with start(progress, total, "img", f"train {config.student}", done=done) as bar:
-            run.announce(bar, resumed=state is not None)
-            if not run.finished:
-                run.feed.probe(run.learner.step)
-                run.folder.begin(anew=state is None)
-                with (
-                    MetricsLog(run.folder.path, step=run.learner.step, tensorboard=config.tensorboard) as log,
-                    stop_requests() as stop,
-                ):
-                    run.go(bar, log, stop)
-                stop.obey()
-        return run.result()
+    run.carry_out(f"train {config.student}", progress, fresh=config.fresh, tensorboard=config.tensorboard)
+    return TrainResult(
+        out=str(run.folder.path),
+        checkpoint=str(run.folder.weights),
+        epochs=run.validated,
+        steps=run.learner.step,
+        loss=run.epoch_loss,
+        accuracy=run.accuracy,
+        best_checkpoint=None if run.best is None else str(run.folder.best_weights),
+        best_accuracy=run.best,
+        images_per_second=run.images_per_second,
+    )
 
 
 def _prepare(config: TrainConfig) -> Run:
@@ -108,14 +100,32 @@ def _prepare(config: TrainConfig) -> Run:
         "learning_rates": vars(recipe.learning_rates(recipe.batch_size)),
         "recipe": recipe.to_dict(),
     }
+    folder = RunFolder(out, identity, config.options())
     return Run(
-        config=config,
-        recipe=recipe,
         feed=feed,
-        initial=initial,
         learner=learner,
-        folder=RunFolder(out, identity, config.options()),
-        unfit=unfit,
+        folder=folder,
+        epochs=recipe.epochs,
+        card=_card(config, feed, learner, folder),
+        kind="student",
+        notes=(*(() if initial is None else ("\n".join(initial.lines()),)), *unfit),
+        keep_best=True,
+        checkpoint_steps=config.checkpoint_steps,
+        log_steps=config.log_steps,
+    )
+
+
+def _card(config: TrainConfig, feed: Feed, learner: Learner, folder: RunFolder) -> Card:
+    """The card of the student before the first step."""
+    return Card(
+        model=str(folder.identity["student"]),
+        model_args=build_arguments(config.student, feed.loader.size),
+        num_classes=feed.num_classes,
+        class_names=feed.class_names,
+        size=feed.loader.size,
+        preprocessing=learner.preprocessing,
+        data=folder.identity["data"],
+        training={name: value for name, value in folder.identity.items() if name != "data"},
     )
 
 
@@ -123,8 +133,7 @@ def _take_over(config: TrainConfig, feed: Feed, model: nn.Module, out: Path) -> 
     """Give the student the weights that it is to start from, if any."""
     if config.init_from is None:
         return None
-    if weights_path(config.init_from).resolve().parent == out.resolve():
-        raise InputError(f"The weights of --init-from lie in {out}, which this run would replace: give another --out.")
+    require_elsewhere(config.init_from, out, option="--init-from")
     return take_over(
         config.init_from, model, cut=config.cut, freeze_copied=config.freeze_copied, class_names=feed.class_names
     )

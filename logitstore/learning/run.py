@@ -8,40 +8,44 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from logitstore.cards import Accuracy, Card, save_model
-from logitstore.device import default_workers
-from logitstore.initial import InitialWeights
+from logitstore.learning.feed import Feed
 from logitstore.learning.folder import RunFolder
 from logitstore.learning.learner import Learner
 from logitstore.learning.metrics import MetricsLog
 from logitstore.loader import Batch
-from logitstore.progress import Progress
+from logitstore.progress import Progress, ProgressFactory, start
 from logitstore.scoring import score
-from logitstore.signals import StopRequest
-from logitstore.train.config import TrainConfig, TrainResult
-from logitstore.train.feed import Feed
-from students import build_arguments
-from students.recipes import Recipe
+from logitstore.signals import StopRequest, stop_requests
 
 
 @dataclass(kw_only=True)
 class Run:
     """A run under way."""
 
-    config: TrainConfig
-    recipe: Recipe
     feed: Feed
-    initial: InitialWeights | None
     learner: Learner
     folder: RunFolder
-    unfit: tuple[str, ...]
-    """What of the recipe does not fit, for the user."""
+    epochs: int
+    """Passes over the data."""
+    card: Card
+    """Of the weights, but for what the run finds out: accuracy and epochs done."""
+    kind: str
+    """``student`` or ``teacher``: what the run makes, for messages."""
+    notes: tuple[str, ...] = ()
+    """What the user should know before the first step."""
+    keep_best: bool = False
+    """Save the model of the epoch that validates best, too."""
+    checkpoint_steps: int = 500
+    """Steps between two checkpoints; there is one at the end of each epoch, too."""
+    log_steps: int = 10
+    """Steps between two lines of metrics."""
     validated: int = 0
     """Epochs that were validated and logged."""
     loss_sum: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
@@ -51,7 +55,7 @@ class Run:
     accuracy: dict[str, Any] | None = None
     """Of the last epoch."""
     best: dict[str, Any] | None = None
-    """Of the best epoch."""
+    """Of the best epoch; None where the best model is not kept."""
     seconds: float = 0.0
     """Spent in steps by this call."""
     images: int = 0
@@ -61,26 +65,64 @@ class Run:
 
     @property
     def total_steps(self) -> int:
-        return self.recipe.epochs * self.feed.steps_per_epoch
+        """Steps of the whole run."""
+        return self.epochs * self.feed.steps_per_epoch
 
     @property
     def finished(self) -> bool:
         """Whether an earlier call has done all there is to do."""
-        return self.learner.step == self.total_steps and self.validated == self.recipe.epochs
+        return self.learner.step == self.total_steps and self.validated == self.epochs
 
-    def announce(self, bar: Progress, *, resumed: bool) -> None:
+    @property
+    def images_per_second(self) -> float:
+        """Training images per second of this call, validation and checkpoints left out; 0 where none were left."""
+        return self.images / self.seconds if self.seconds else 0.0
+
+    def carry_out(self, label: str, progress: ProgressFactory | None, *, fresh: bool, tensorboard: bool) -> None:
+        """All that is left of the run in the folder: everything, or what comes after its last checkpoint.
+
+        Ctrl-C and SIGTERM end it after the step, with a checkpoint.
+
+        Args:
+            label: what is being done, for the progress bar.
+            progress: how to show progress; None is silent.
+            fresh: start anew where the folder holds a run.
+            tensorboard: write TensorBoard events.
+
+        Raises:
+            MismatchError: the folder holds another run. Nothing is written.
+            InputError: the folder holds a model of something else, or another process is at work there.
+            NonFiniteError: the loss is NaN or infinite.
+        """
+        with closing(self.folder):
+            state = self.folder.load(fresh=fresh)
+            if state is not None:
+                self.load_state_dict(state)
+            batch = self.feed.loader.batch_size
+            total, done = self.total_steps * batch, self.learner.step * batch
+            with start(progress, total, "img", label, done=done) as bar:
+                self._announce(bar, resumed=state is not None)
+                if not self.finished:
+                    self.feed.probe(self.learner.step)
+                    self.folder.begin(anew=state is None)
+                    with (
+                        MetricsLog(self.folder.path, step=self.learner.step, tensorboard=tensorboard) as log,
+                        stop_requests() as stop,
+                    ):
+                        self._go(bar, log, stop)
+                    stop.obey()
+
+    def _announce(self, bar: Progress, *, resumed: bool) -> None:
         """Say in full what is about to be trained, before the first step."""
         bar.say(self.folder.description.rstrip())
-        if self.initial is not None:
-            bar.say("\n".join(self.initial.lines()))
-        for note in (*self.unfit, *self.feed.notes):
+        for note in (*self.notes, *self.feed.notes):
             bar.say(note)
         if self.finished:
-            bar.say(f"All {self.total_steps} steps are done; the student is {self.folder.weights}.")
+            bar.say(f"All {self.total_steps} steps are done; the {self.kind} is {self.folder.weights}.")
         elif resumed:
             bar.say(f"Resuming at step {self.learner.step} of {self.total_steps} from {self.folder.path}.")
 
-    def go(self, bar: Progress, log: MetricsLog, stop: StopRequest) -> None:
+    def _go(self, bar: Progress, log: MetricsLog, stop: StopRequest) -> None:
         """All steps that are left, unless a stop is requested."""
         self.loss_sum = self.loss_sum.to(self.learner.device)
         per_epoch = self.feed.steps_per_epoch
@@ -106,7 +148,7 @@ class Run:
                 self.images += len(batch)
                 done = self.learner.step
                 notes: dict[str, object] = {}
-                if done % self.config.log_steps == 0:
+                if done % self.log_steps == 0:
                     self.learner.require_finite()
                     numbers = loss.numbers()
                     log.write("train", done, {"epoch": epoch, **numbers, "lr": rate})
@@ -115,7 +157,7 @@ class Run:
                 self._say_bad(batch, bar)
                 if stop.signum is not None:
                     break
-                if done % self.config.checkpoint_steps == 0 and done % self.feed.steps_per_epoch:
+                if done % self.checkpoint_steps == 0 and done % self.feed.steps_per_epoch:
                     self.seconds += time.monotonic() - began
                     self._save()
                     began = time.monotonic()
@@ -129,58 +171,44 @@ class Run:
         self.bad.update(batch.bad)
 
     def _end_epoch(self, bar: Progress, log: MetricsLog) -> None:
-        """Validate, log, keep the best and the last student, write a checkpoint."""
+        """Validate, log, keep the best and the last model, write a checkpoint."""
         self.learner.require_finite()
         self.validated += 1
         self.epoch_loss = float(self.loss_sum) / self.feed.steps_per_epoch
         self.loss_sum.zero_()
         values: dict[str, int | float | str | None] = {"epoch": self.validated - 1, "train_loss": self.epoch_loss}
-        text = f"epoch {self.validated} of {self.recipe.epochs}: loss {self.epoch_loss:.4f}"
+        text = f"epoch {self.validated} of {self.epochs}: loss {self.epoch_loss:.4f}"
         if self.feed.validation is not None:
             accuracy = self._validate()
             self.accuracy = accuracy.to_dict()
             values |= {"top1": self.accuracy["top1_share"], "top5": self.accuracy["top5_share"]}
             text += f", {accuracy}"
-            if self.best is None or self.accuracy["top1"] > self.best["top1"]:
+            if self.keep_best and (self.best is None or self.accuracy["top1"] > self.best["top1"]):
                 self.best = self.accuracy
-                self._save_student(self.folder.best_weights)
+                self._save_model(self.folder.best_weights)
         log.write("epoch", self.learner.step, values)
         bar.say(text)
         if self.learner.step == self.total_steps:
-            self._save_student(self.folder.weights)
+            self._save_model(self.folder.weights)
         self._save()
 
     def _validate(self) -> Accuracy:
         assert self.feed.validation is not None
         return score(
-            self.learner.student,
+            self.learner.result,
             self.feed.validation,
             size=self.feed.loader.size,
             preprocessing=self.learner.preprocessing,
             device=self.learner.device,
             dtype=self.learner.dtype,
-            batch_size=self.recipe.batch_size,
-            workers=self.config.workers or default_workers(self.learner.device),
+            batch_size=self.feed.loader.batch_size,
+            workers=self.feed.loader.workers,
         )
 
-    def _save_student(self, path: Path) -> None:
+    def _save_model(self, path: Path) -> None:
         self.learner.require_finite_weights()
-        save_model(path, self.learner.student.state_dict(), self._card())
-
-    def _card(self) -> Card:
-        feed = self.feed
-        return Card(
-            model=str(self.folder.identity["student"]),
-            model_args=build_arguments(self.config.student, feed.loader.size),
-            num_classes=feed.num_classes,
-            class_names=feed.class_names,
-            size=feed.loader.size,
-            preprocessing=self.learner.preprocessing,
-            accuracy=self.accuracy,
-            epochs=self.validated,
-            data=self.folder.identity["data"],
-            training={name: value for name, value in self.folder.identity.items() if name != "data"},
-        )
+        card = replace(self.card, accuracy=self.accuracy, epochs=self.validated)
+        save_model(path, self.learner.result.state_dict(), card)
 
     def _save(self) -> None:
         self.learner.require_finite()
@@ -201,17 +229,3 @@ class Run:
         self.learner.load_state_dict(dict(state))
         self.validated, self.loss_sum = state["validated"], state["loss_sum"]
         self.epoch_loss, self.accuracy, self.best = state["epoch_loss"], state["accuracy"], state["best"]
-
-    def result(self) -> TrainResult:
-        """What the run left behind."""
-        return TrainResult(
-            out=str(self.folder.path),
-            checkpoint=str(self.folder.weights),
-            epochs=self.validated,
-            steps=self.learner.step,
-            loss=self.epoch_loss,
-            accuracy=self.accuracy,
-            best_checkpoint=None if self.best is None else str(self.folder.best_weights),
-            best_accuracy=self.best,
-            images_per_second=self.images / self.seconds if self.seconds else 0.0,
-        )

@@ -153,10 +153,13 @@ def test_the_command_in_the_refusal_makes_a_store_with_logits(tmp_path: Path) ->
     store = write_store(tmp_path / "store", SMALL)
     with pytest.raises(InputError) as caught:
         store.require_logits()
-    words = shlex.split(str(caught.value).partition(" with logitstore ")[2])
+    words = shlex.split(str(caught.value).partition(" and logitstore ")[2])
     assert words[0] == "dump"
     values = cli.main.commands["dump"].make_context("dump", words[1:]).params
     assert (values["topk"], values["floor"], values["values"], values["logz"]) == (11, 0.0, "f16", True)
+    kept = store.manifest
+    assert (values["epochs"], values["seed"], values["size"]) == (kept.num_epochs, kept.run_seed, kept.view["size"])
+    assert "with the --data, --view and --checkpoint of this one" in str(caught.value)
 
 
 def test_the_loader_refuses_before_the_first_batch(tmp_path: Path) -> None:

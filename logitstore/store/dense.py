@@ -39,10 +39,13 @@ def require_logits(manifest: Manifest, path: Path) -> None:
     logz = "with" if manifest.logz else "without"
     command = ["logitstore", "dump", "--teacher", str(manifest.teacher.get("name", "TEACHER"))]
     command += ["--topk", str(manifest.num_classes), "--floor", "0", "--values", "f16", "--logz"]
-    command += ["--store", f"{path}-dense"]
+    command += ["--store", f"{path}-dense", "--epochs", str(manifest.num_epochs), "--seed", str(manifest.run_seed)]
+    if "size" in manifest.view:
+        command += ["--size", str(manifest.view["size"])]
+    # Paths are not in a manifest, and a view spec has no name in it.
     raise InputError(
         f"The store at {path} keeps {kept} {logz} their log-sum-exp, so the teacher's logits do not come back from it: "
-        f"dump a dense store of the same data, views and epochs with {shlex.join(command)}"
+        f"make a dense store with the --data, --view and --checkpoint of this one and {shlex.join(command)}"
     )
 
 

@@ -27,6 +27,7 @@ from logitstore.cards import Card, Preprocessing
 from logitstore.device import seeded
 from logitstore.errors import ModelError
 from students import UnknownModelError, build_arguments, create_student, resolve
+from students.tinyvit import published_crop
 from students.transfer import by_timm_names
 
 State = Mapping[str, Tensor]
@@ -283,9 +284,12 @@ def default_preprocessing(model: object) -> Preprocessing:
 
 
 def own_preprocessing(model: object, size: int) -> Preprocessing:
-    """What a model that is trained here is fed: timm's values, without a crop at evaluation up to 64 px.
+    """What a model that is trained here is fed: timm's values, but TinyViT's own crop at evaluation.
 
-    Images that small are not framed with a margin that a crop could cut away.
+    Up to 64 px there is no crop: images that small are not framed with a margin that a crop could cut away.
     """
     found = default_preprocessing(model)
-    return replace(found, crop_pct=1.0) if size <= _SMALL else found
+    if size <= _SMALL:
+        return replace(found, crop_pct=1.0)
+    config = getattr(model, "pretrained_cfg", None) or {}
+    return replace(found, crop_pct=published_crop(str(config.get("architecture"))) or found.crop_pct)

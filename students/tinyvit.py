@@ -33,6 +33,22 @@ def published_windows(model: str) -> tuple[int, tuple[int, ...]] | None:
     return int(match[1]), _WINDOWS[int(match[1])][1:]
 
 
+def published_crop(model: str) -> float | None:
+    """Share of the resized image that the published evaluation keeps: 0.875 at 224 px, all of it at 384 and 512.
+
+    timm's 0.95 for the models of 224 px is a choice of its own.
+
+    Args:
+        model: timm's name, with or without a tag.
+
+    Returns:
+        The share of the side; None for any other model.
+    """
+    if (published := published_windows(model)) is None:
+        return None
+    return 0.875 if published[0] == 224 else 1.0
+
+
 def fitted_windows(model: str, size: int) -> tuple[int, ...] | None:
     """Window sizes per stage for images of ``size`` pixels, where the model's own do not fit.
 

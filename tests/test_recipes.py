@@ -117,11 +117,17 @@ def test_distilling_on_1k_is_scratch_without_what_only_labels_need():
     assert {field for field in ours if ours[field] != published[field]} == changed
 
 
-@pytest.mark.parametrize("size", [384, 512])
-def test_large_images_are_not_cropped_at_evaluation(size):
+@pytest.mark.parametrize(
+    ("name", "size", "crop"),
+    [("tiny_vit_21m_224", 224, 0.875), ("tiny_vit_21m_224", 192, 0.875), ("tiny_vit_21m_224", 32, 1.0),
+     ("tiny_vit_21m_384", 384, 1.0), ("tiny_vit_21m_512", 512, 1.0), ("test_vit", 224, 0.95)],
+)
+def test_the_crop_at_evaluation(name, size, crop):
+    """TinyViT's is the published one; other models' are timm's; small images are never cropped."""
+    small = {"depths": (1, 1, 1, 1)} if name.startswith("tiny") else {}
     with torch.random.fork_rng(devices=[]):
-        model = timm.create_model(f"tiny_vit_21m_{size}", num_classes=2, depths=(1, 1, 1, 1))
-    assert own_preprocessing(model, size).crop_pct == 1.0
+        model = timm.create_model(name, num_classes=2, **small)
+    assert own_preprocessing(model, size).crop_pct == crop
 
 
 def test_every_field_but_the_name_is_an_option():

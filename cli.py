@@ -50,10 +50,14 @@ def main() -> None:
 @option("--subset", type=count, help="Use only this many samples, evenly spaced.")
 @option("--seed", default=0, type=click.IntRange(min=0), help="Run seed: initial weights, views, order, drop path.")
 @option("--out", help="The run's folder.  [default: runs/finetune/TEACHER-DATA, where dump looks]")
+@option("--fresh", is_flag=True, help="Start anew where the folder holds a run, instead of resuming it.")
+@option("--tensorboard/--no-tensorboard", default=True, help="Write TensorBoard events.")
 @machine_options
 @json_option
 def finetune(as_json: bool, **options: Any) -> None:
     """Train or fine-tune a teacher on labels; dump finds what it leaves.
+
+    The same command again resumes the run.
 
     \b
     Example:

@@ -43,7 +43,13 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 def config(**changes: Any) -> FinetuneConfig:
     values: dict[str, Any] = {
-        "teacher": "test_vit", "epochs": 2, "subset": 192, "batch_size": 32, "workers": 1, "device": "cpu"
+        "teacher": "test_vit",
+        "epochs": 2,
+        "subset": 192,
+        "batch_size": 32,
+        "workers": 1,
+        "device": "cpu",
+        "tensorboard": False,
     }
     return FinetuneConfig(**(values | changes))
 
@@ -124,7 +130,7 @@ def test_linear_probe_of_a_student(name: str, folder: Path) -> None:
     np.savez("arrays.npz", images=images, labels=np.arange(24) % 4)
     for data, classes in ((str(folder), 2), ("arrays.npz", 4)):
         probe = config(teacher=name, data=data, checkpoint=start, freeze_backbone=True, epochs=1, size=32, subset=None)
-        result = finetune(replace(probe, batch_size=8, out="probe"))
+        result = finetune(replace(probe, batch_size=8, out=f"probe{classes}"))
         before, after = backbone(start), backbone(result.checkpoint)
         assert before.keys() == after.keys()
         assert not [key for key in before if not torch.equal(before[key], after[key])]
@@ -182,7 +188,8 @@ def test_no_images_to_measure_on(folder: Path) -> None:
     result = finetune(config(data=str(folder / "train"), pretrained=False, size=32, subset=None, epochs=1))
     assert result.accuracy is None
     train, val = (str(folder / split) for split in ("train", "val"))
-    measured = finetune(config(data=train, val_data=val, pretrained=False, size=32, subset=None, epochs=1))
+    own = config(data=train, val_data=val, pretrained=False, size=32, subset=None, epochs=1, out="measured")
+    measured = finetune(own)
     assert measured.accuracy is not None and measured.accuracy["images"] == 4
 
 
@@ -227,7 +234,7 @@ def test_validation_classes_that_are_not_taught() -> None:
 def test_a_loss_that_explodes_saves_nothing() -> None:
     with pytest.raises(NonFiniteError, match="lower --lr"):
         finetune(config(lr=1e30, warmup_epochs=0))
-    assert not Path("runs").exists()
+    assert not list(Path().rglob("*.safetensors"))
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_the_first_step() -> None:

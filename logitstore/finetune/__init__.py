@@ -7,9 +7,10 @@ and augmentation are those of every other run; what is saved and measured is alw
 module     what lives there
 ========== ===========================================================================
 config     what to train, and how: one field per option of the command
-learner    the model, its optimiser, schedule and average; one step
 loop       ``finetune``: from configuration to weights and card
 ========== ===========================================================================
+
+Steps, checkpoints and the run's folder are those of every run, see ``learning``.
 """
 
 from logitstore.finetune.config import FinetuneConfig, FinetuneResult

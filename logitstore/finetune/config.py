@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from os import PathLike, fspath
 from typing import Any
 
 from logitstore.errors import InputError
@@ -48,6 +49,10 @@ class FinetuneConfig:
     """Run seed: initial weights, views, order, drop path."""
     out: str | None = None
     """The run's folder; None is ``runs/finetune/<teacher>-<data>``, where ``dump`` looks."""
+    fresh: bool = False
+    """Start anew where the folder holds a run, instead of resuming it."""
+    tensorboard: bool = True
+    """Write TensorBoard events."""
     batch_size: int | None = None
     """Images per step; None is 64 on a CPU and 128 on a GPU."""
     workers: int | None = None
@@ -106,6 +111,15 @@ class FinetuneConfig:
             return 1e-3
         return 1e-4 if self.starts_from_weights else 5e-4
 
+    def options(self) -> dict[str, Any]:
+        """The options that repeat this run, as JSON types. ``fresh`` is left out: it is about what was there before."""
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "fresh"}
+        return {
+            name: fspath(value) if isinstance(value, PathLike) else value
+            for name, value in given.items()
+            if value is not None
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneResult:
@@ -120,15 +134,15 @@ class FinetuneResult:
     epochs: int
     """Passes over the data."""
     steps: int
-    """Optimiser steps."""
+    """Optimiser steps of the whole run, over all its parts."""
     loss: float
     """Mean training loss of the last epoch."""
     accuracy: dict[str, Any] | None
     """``cards.Accuracy.to_dict`` of the saved weights; None without validation images."""
     images_per_second: float
-    """Training images per second, validation left out."""
+    """Training images per second of this call, validation and checkpoints left out; 0 where none were left."""
     seconds: float
-    """From the first step to the saved card."""
+    """That this call took from its first step to the saved card."""
     sha256: str
     """Of the weights."""
 

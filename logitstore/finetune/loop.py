@@ -1,10 +1,13 @@
-"""``finetune``: from a configuration to weights and their card."""
+"""``finetune``: from a configuration to weights and their card.
+
+Here a run is put together out of the images, the teacher and its folder; what happens then, and when, lives in
+``learning.run``.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +15,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from logitstore.cards import Accuracy, Card, Preprocessing, load_model, run_folder, save_model
+from logitstore.cards import Card, Preprocessing, load_model, run_folder, weights_sha256
 from logitstore.device import default_workers, dtype_name, require_runs, resolve_device, resolve_dtype
 from logitstore.errors import DataError, InputError
 from logitstore.finetune.config import FinetuneConfig, FinetuneResult
-from logitstore.finetune.learner import Learner, check_loss
 from logitstore.images import ImageSet, open_images
+from logitstore.learning.criterion import make_criterion
+from logitstore.learning.feed import Feed
+from logitstore.learning.folder import RunFolder, require_elsewhere
+from logitstore.learning.learner import Learner
+from logitstore.learning.run import Run
 from logitstore.learning.validation import open_validation
 from logitstore.loader import ViewLoader
-from logitstore.models import backbone_weights, build_model, model_name, own_preprocessing, pretrained_model
-from logitstore.progress import Progress, ProgressFactory, start
-from logitstore.scoring import score
+from logitstore.models import (
+    backbone_weights,
+    build_model,
+    classifier_prefixes,
+    model_name,
+    own_preprocessing,
+    pretrained_model,
+)
+from logitstore.progress import ProgressFactory, start
 from logitstore.views import ViewSpec, check_transform, view_spec
 from students import build_arguments
 from students.recipes import Recipe
@@ -32,23 +45,21 @@ _LEAST_CROP = 0.6  # of the area, where an image must not be flipped: characters
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Run:
-    """All that is fixed before the first step."""
+class _Start:
+    """A teacher before the first step."""
 
-    config: FinetuneConfig
-    images: ImageSet
-    validation: ImageSet | None
-    loader: ViewLoader
-    recipe: Recipe
+    model: nn.Module
     preprocessing: Preprocessing
-    device: torch.device
-    dtype: torch.dtype
-    workers: int
-    out: Path
+    """How its images are normalised: as those that its weights were made on."""
+    weights: str
+    """Where they come from: ``random``, ``pretrained``, or the SHA-256 of the file's."""
 
 
 def finetune(config: FinetuneConfig, progress: ProgressFactory | None = None) -> FinetuneResult:
-    """Train a teacher on labels and save it where ``dump`` looks for it.
+    """Train a teacher on labels and save it where ``dump`` looks for it, or go on with the run in its folder.
+
+    Called again with the same configuration it resumes where the last checkpoint was written, exactly: the weights it
+    ends with are those of an unbroken run. Ctrl-C and SIGTERM end it after the step, with a checkpoint.
 
     Args:
         config: what to train, and how.
@@ -57,71 +68,72 @@ def finetune(config: FinetuneConfig, progress: ProgressFactory | None = None) ->
     Raises:
         DataError: the data set has no labels, or cannot be read.
         ModelError: no such model, or its weights cannot be had.
-        NonFiniteError: the loss is NaN or infinite; nothing is saved.
+        MismatchError: the folder holds another run. Nothing is written.
+        NonFiniteError: the loss is NaN or infinite.
         InputError: another value that cannot be used.
     """
-    images = _open_training(config, progress)
+    run = _prepare(config, _open_training(config, progress))
+    began = time.monotonic()
+    run.carry_out("finetune", progress, fresh=config.fresh, tensorboard=config.tensorboard)
+    assert run.epoch_loss is not None
+    return FinetuneResult(
+        checkpoint=str(run.folder.weights),
+        model=run.card.model,
+        num_classes=run.card.num_classes,
+        epochs=run.validated,
+        steps=run.learner.step,
+        loss=run.epoch_loss,
+        accuracy=run.accuracy,
+        images_per_second=run.images_per_second,
+        seconds=time.monotonic() - began,
+        sha256=weights_sha256(run.learner.result.state_dict()),
+    )
+
+
+def _prepare(config: FinetuneConfig, images: ImageSet) -> Run:
+    """All that is fixed before the first step; nothing is written."""
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
-    assert images.num_classes is not None
-    model, preprocessing = _initial_model(config, images.num_classes, config.size or images.default_size)
-    require_runs(model, config.size or images.default_size, name=config.teacher)
-    run = _prepare(config, images, preprocessing, device, dtype)
-    _require_writable(run.out)
+    out = Path(config.out) if config.out else run_folder("finetune", config.teacher, images.name)
+    if config.checkpoint is not None:
+        require_elsewhere(config.checkpoint, out, option="--checkpoint")
+    feed = _open_feed(config, images, device)
+    begin = _initial_model(config, feed.num_classes, feed.loader.size)
+    require_runs(begin.model, feed.loader.size, name=config.teacher)
+    _require_writable(out)
+    recipe = _recipe(config, feed.loader)
     learner = Learner(
-        model,
-        run.recipe,
-        preprocessing=run.preprocessing,
-        steps_per_epoch=run.loader.num_batches(),
+        begin.model,
+        make_criterion(recipe),
+        recipe,
+        preprocessing=begin.preprocessing,
+        steps_per_epoch=feed.steps_per_epoch,
         seed=config.seed,
         device=device,
         dtype=dtype,
-        freeze_backbone=config.freeze_backbone,
+        trained=_freeze_all_but_classifier(begin.model) if config.freeze_backbone else None,
+        rate_option="--lr",
     )
-    total = run.recipe.epochs * run.loader.num_batches() * run.loader.batch_size
-    began = time.monotonic()
-    with start(progress, total, "img", "finetune") as bar:
-        loss, accuracy, training_seconds = _train(run, learner, bar)
-    card = save_model(run.out / "model.safetensors", learner.average.state_dict(), _card(run, accuracy))
-    return FinetuneResult(
-        checkpoint=str(run.out / "model.safetensors"),
-        model=card.model,
-        num_classes=card.num_classes,
-        epochs=run.recipe.epochs,
-        steps=learner.step,
-        loss=loss,
-        accuracy=card.accuracy,
-        images_per_second=total / training_seconds,
-        seconds=time.monotonic() - began,
-        sha256=card.sha256,
+    identity = {
+        "teacher": model_name(config.teacher),
+        "start": begin.weights,
+        "freeze_backbone": config.freeze_backbone,
+        **feed.identity(),
+        "preprocessing": begin.preprocessing.to_dict(),
+        "seed": config.seed,
+        "device": device.type,
+        "dtype": dtype_name(dtype),
+        "learning_rates": vars(recipe.learning_rates(recipe.batch_size)),
+        "training": recipe.to_dict(),
+    }
+    return Run(
+        feed=feed,
+        learner=learner,
+        folder=RunFolder(out, identity, config.options()),
+        epochs=recipe.epochs,
+        card=_card(config, feed, learner, recipe),
+        kind="teacher",
     )
-
-
-def _train(run: _Run, learner: Learner, bar: Progress) -> tuple[float, Accuracy | None, float]:
-    """All epochs; gives the last one's mean loss, the accuracy of the average, and seconds without validation."""
-    loss, accuracy, seconds = 0.0, None, 0.0
-    for epoch in range(run.recipe.epochs):
-        began = time.monotonic()
-        losses = []
-        with closing(run.loader.batches(epoch)) as batches:
-            for images, batch_loss in learner.epoch(batches):
-                losses.append(batch_loss)
-                bar.advance(images, epoch=f"{epoch + 1}/{run.recipe.epochs}")
-        loss = check_loss(float(torch.stack(losses).mean()), learner.step)
-        seconds += time.monotonic() - began
-        if run.validation is not None:
-            accuracy = score(
-                learner.average,
-                run.validation,
-                size=run.loader.size,
-                preprocessing=run.preprocessing,
-                device=run.device,
-                dtype=run.dtype,
-                batch_size=run.loader.batch_size,
-                workers=run.workers,
-            )
-        bar.say(f"epoch {epoch + 1}/{run.recipe.epochs}: loss {loss:.4f}" + (f", {accuracy}" if accuracy else ""))
-    return loss, accuracy, seconds
 
 
 def _open_training(config: FinetuneConfig, progress: ProgressFactory | None) -> ImageSet:
@@ -136,8 +148,34 @@ def _open_training(config: FinetuneConfig, progress: ProgressFactory | None) -> 
     return images
 
 
-def _initial_model(config: FinetuneConfig, num_classes: int, size: int) -> tuple[nn.Module, Preprocessing]:
-    """The model before the first step, and how its images are normalised: as those that its weights were made on."""
+def _open_feed(config: FinetuneConfig, images: ImageSet, device: torch.device) -> Feed:
+    size = config.size or images.default_size
+    batch_size = min(config.batch_size or (128 if device.type == "cuda" else 64), images.num_samples)
+    num_classes, class_names = images.num_classes or 0, images.class_names
+    loader = ViewLoader(
+        images,
+        _make_spec(config, images, size),
+        run_seed=config.seed,
+        batch_size=batch_size - batch_size % 2,
+        workers=config.workers or default_workers(device),
+        drop_last=True,
+    )
+    notes: list[str] = []
+    validation = open_validation(
+        config.data, config.val_data, class_names=class_names, num_classes=num_classes, notes=notes
+    )
+    return Feed(
+        images=images,
+        validation=validation,
+        store=None,
+        loader=loader,
+        num_classes=num_classes,
+        class_names=class_names,
+        notes=tuple(notes),
+    )
+
+
+def _initial_model(config: FinetuneConfig, num_classes: int, size: int) -> _Start:
     common: dict[str, Any] = {
         "num_classes": num_classes,
         "size": size,
@@ -146,12 +184,23 @@ def _initial_model(config: FinetuneConfig, num_classes: int, size: int) -> tuple
     }
     model = (pretrained_model if config.uses_tag else build_model)(config.teacher, **common)
     preprocessing = own_preprocessing(model, size)
-    if config.checkpoint is not None:
-        state, card = load_model(config.checkpoint)
-        model.load_state_dict(backbone_weights(config.teacher, state, model), strict=False)
-        if card is not None:
-            preprocessing = replace(preprocessing, mean=card.preprocessing.mean, std=card.preprocessing.std)
-    return model, preprocessing
+    if config.checkpoint is None:
+        return _Start(
+            model=model, preprocessing=preprocessing, weights="pretrained" if config.uses_tag else "random"
+        )
+    state, card = load_model(config.checkpoint)
+    model.load_state_dict(backbone_weights(config.teacher, state, model), strict=False)
+    if card is not None:
+        preprocessing = replace(preprocessing, mean=card.preprocessing.mean, std=card.preprocessing.std)
+    return _Start(model=model, preprocessing=preprocessing, weights=weights_sha256(state))
+
+
+def _freeze_all_but_classifier(model: nn.Module) -> list[nn.Module]:
+    """The classifier's modules, the only ones that still have gradients."""
+    prefixes = classifier_prefixes(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(prefixes))
+    return [model.get_submodule(prefix.removesuffix(".")) for prefix in prefixes]
 
 
 def _require_writable(folder: Path) -> None:
@@ -159,40 +208,6 @@ def _require_writable(folder: Path) -> None:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise InputError(f"{folder} cannot be written to ({there} forbids it): choose another folder with --out.")
-
-
-def _prepare(
-    config: FinetuneConfig, images: ImageSet, preprocessing: Preprocessing, device: torch.device, dtype: torch.dtype
-) -> _Run:
-    size = config.size or images.default_size
-    batch_size = min(config.batch_size or (128 if device.type == "cuda" else 64), images.num_samples)
-    workers = config.workers or default_workers(device)
-    loader = ViewLoader(
-        images,
-        _make_spec(config, images, size),
-        run_seed=config.seed,
-        batch_size=batch_size - batch_size % 2,
-        workers=workers,
-        drop_last=True,
-    )
-    return _Run(
-        config=config,
-        images=images,
-        validation=open_validation(
-            config.data,
-            config.val_data,
-            class_names=images.class_names,
-            num_classes=images.num_classes or 0,
-            notes=[],
-        ),
-        loader=loader,
-        recipe=_recipe(config, loader),
-        preprocessing=preprocessing,
-        device=device,
-        dtype=dtype,
-        workers=workers,
-        out=Path(config.out) if config.out else run_folder("finetune", config.teacher, images.name),
-    )
 
 
 def _make_spec(config: FinetuneConfig, images: ImageSet, size: int) -> ViewSpec:
@@ -214,6 +229,7 @@ def _recipe(config: FinetuneConfig, loader: ViewLoader) -> Recipe:
     base = config.rate * 512 / loader.batch_size  # a recipe states its rates for a batch of 512
     return Recipe(
         name="finetune",
+        distillation="none",
         epochs=epochs,
         warmup_epochs=min(config.warmup_epochs, epochs / 5),
         batch_size=loader.batch_size,
@@ -227,27 +243,24 @@ def _recipe(config: FinetuneConfig, loader: ViewLoader) -> Recipe:
     )
 
 
-def _card(run: _Run, accuracy: Accuracy | None) -> Card:
-    config, images = run.config, run.images
-    name = model_name(config.teacher)
-    assert images.num_classes is not None
+def _card(config: FinetuneConfig, feed: Feed, learner: Learner, recipe: Recipe) -> Card:
+    """The card of the teacher before the first step."""
+    name, images = model_name(config.teacher), feed.images
     described = images.describe()
     return Card(
         model=name,
-        model_args=build_arguments(name, run.loader.size),
-        num_classes=images.num_classes,
-        class_names=images.class_names,
-        size=run.loader.size,
-        preprocessing=run.preprocessing,
-        accuracy=None if accuracy is None else accuracy.to_dict(),
-        epochs=run.recipe.epochs,
+        model_args=build_arguments(name, feed.loader.size),
+        num_classes=feed.num_classes,
+        class_names=feed.class_names,
+        size=feed.loader.size,
+        preprocessing=learner.preprocessing,
         data={"name": images.name, "split": images.split, **{key: described[key] for key in ("count", "fingerprint")}},
         training={
-            "recipe": run.recipe.to_dict(),
-            "view": run.loader.spec.to_dict(),
+            "recipe": recipe.to_dict(),
+            "view": feed.loader.spec.to_dict(),
             "seed": config.seed,
             "start": config.teacher if config.uses_tag else "checkpoint" if config.checkpoint else "random",
             "freeze_backbone": config.freeze_backbone,
-            "dtype": dtype_name(run.dtype),
+            "dtype": dtype_name(learner.dtype),
         },
     )

@@ -70,8 +70,9 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether an earlier call has done all there is to do."""
-        return self.learner.step == self.total_steps and self.validated == self.epochs
+        """Whether an earlier call has done all there is to do, and what it made is still there."""
+        done = self.learner.step == self.total_steps and self.validated == self.epochs
+        return done and self.folder.weights.exists()
 
     @property
     def images_per_second(self) -> float:
@@ -133,6 +134,8 @@ class Run:
             if self.learner.step == self.total_steps or stop.signum is not None:
                 break
             self._steps(epoch, step, bar, log, stop)
+        if self.learner.step == self.total_steps and not self.folder.weights.exists():  # taken away since
+            self._save_model(self.folder.weights)
         if stop.signum is not None:
             self._save()
             bar.say(f"Stopped at step {self.learner.step} of {self.total_steps}; the same command goes on from there.")

@@ -225,6 +225,12 @@ def test_alpha_on_the_command_line(flags: list[str], first: float, second: float
     assert (context.params["alpha"], context.params["harmonic_weights"]) == ((first, second), (13.0, 1.0))
 
 
+def test_the_help_says_what_alpha_weights() -> None:
+    """In other papers it weights the teacher."""
+    text = " ".join(command("--help").output.split())
+    assert "Weight of the HARD-LABEL loss in (1-alpha)*L_d + alpha*L_s" in text
+
+
 @pytest.mark.parametrize("flags", [["--alpha", "a"], ["--alpha", "0:1:2"], ["--harmonic-weights", "13"]])
 def test_pairs_that_are_none(flags: list[str]) -> None:
     result = command(*flags)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
 from helpers import MemoryImages
-from learner_cases import BATCH, CPU, HARD, PLAIN, SOFT, gradients, learner, make_batches, records, weights
+from learner_cases import BATCH, CLASSES, CPU, HARD, PLAIN, SOFT, gradients, learner, make_batches, records, weights
+from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
+from logitstore.device import normalise
 from logitstore.errors import NonFiniteError
 from logitstore.learning.criterion import Criterion, Targets
+from logitstore.learning.learner import Learner
 from logitstore.loader import Batch
 from logitstore.scoring import score
 from students.recipes import digits
@@ -126,6 +130,54 @@ def test_batch_norm_in_eval_mode_keeps_its_statistics(batches: list[Batch]) -> N
         assert all(torch.equal(before[name], after[name]) for name in means) == bn_eval
         trained = next(name for name in before if name.endswith("classifier.weight"))
         assert not torch.equal(before[trained], after[trained])
+
+
+class Probe(nn.Module):
+    """A backbone whose statistics have no parameters beside them, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.drop, self.head = nn.BatchNorm2d(3, affine=False), nn.Dropout(0.5), nn.Linear(3, CLASSES)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        kept = self.drop(torch.ones_like(images_BCHW))
+        assert torch.equal(kept, torch.ones_like(kept)) == (not self.drop.training)
+        return self.head((self.norm(images_BCHW) * kept).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_what_is_not_trained_stays_in_eval_mode_without_parameters_too(batches: list[Batch]) -> None:
+    for probe in (True, False):
+        model = Probe()
+        before = weights(model)
+        one = direct_learner(model, trained=[model.head] if probe else None)
+        one.train_step(batches[0])
+        assert [part.training for part in (model.norm, model.drop, model.head)] == [not probe, not probe, True]
+        assert torch.equal(model.norm.running_mean, before["norm.running_mean"]) == probe  # type: ignore[arg-type]
+        assert not torch.equal(model.head.weight, before["head.weight"])
+
+
+def test_two_classifiers_learn_from_the_mean_of_their_logits(batches: list[Batch]) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = VisionTransformerDistilled(
+            img_size=32, patch_size=16, embed_dim=24, depth=1, num_heads=2, num_classes=CLASSES
+        )
+        nn.init.normal_(model.head.weight)
+        nn.init.normal_(model.head_dist.weight)
+    model.set_distilled_training(True)
+    images_BCHW = normalise(torch.from_numpy(batches[0].views_BCHW), PLAIN.mean, PLAIN.std, CPU)
+    first_BC, second_BC = model.train()(images_BCHW)
+    label_B = torch.from_numpy(batches[0].label_B)
+    expected = nn.functional.cross_entropy((first_BC + second_BC) / 2, label_B, label_smoothing=0.1)
+    one = direct_learner(model)
+    assert float(one.train_step(batches[0]).total) == pytest.approx(expected.item(), rel=1e-6)
+    found = gradients(one)
+    assert found["head.weight"].any() and found["head_dist.weight"].any()
+
+
+def direct_learner(model: nn.Module, **options: Any) -> Learner:
+    recipe = replace(digits(), batch_size=BATCH, warmup_epochs=0.0)
+    return Learner(model, HARD, recipe, preprocessing=PLAIN, steps_per_epoch=4, seed=3, device=CPU, **options)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from logitstore.errors import InputError
 from logitstore.loader import ViewLoader
+from logitstore.loader.matching import teacher_classes
 from logitstore.views import ViewSpec
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def contact_sheet(
     label = "" if images.labels is None else " (orange: the label)"
     panels = list(_replay(store, images, epoch, positions))
     title = f"Views of epoch {epoch} as {teacher} saw them, and what it said{label}"
-    return draw_sheet(panels, out, title=title, names=_class_names(store, images))
+    return draw_sheet(panels, out, title=title, names=teacher_classes(store))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,14 +157,6 @@ def _replay(store: Store, images: ImageSet, epoch: int, positions: Sequence[int]
             prob_K=records.prob[row, :kept],
             label=int(batch.label_B[row]),
         )
-
-
-def _class_names(store: Store, images: ImageSet) -> Sequence[str] | None:
-    """Names of the teacher's classes: its own where the manifest has them, else the data set's if as many."""
-    own = store.manifest.teacher.get("class_names")
-    if own:
-        return tuple(own)
-    return images.class_names if images.num_classes == store.num_classes else None
 
 
 def _draw(top: Any, bottom: Any, view: Panel, names: Sequence[str] | None) -> None:

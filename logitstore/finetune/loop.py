@@ -40,6 +40,7 @@ from logitstore.views import ViewSpec, check_transform, view_spec
 from students import build_arguments
 from students.recipes import Recipe
 
+_VIEW = "crop_flip"
 _CHECKED_IMAGES = 8  # on which a user's own transform is tried
 _LEAST_CROP = 0.6  # of the area, where an image must not be flipped: characters lose their meaning in small pieces
 
@@ -211,7 +212,7 @@ def _require_writable(folder: Path) -> None:
 
 
 def _make_spec(config: FinetuneConfig, images: ImageSet, size: int) -> ViewSpec:
-    spec = view_spec(config.view or "crop_flip", size=size)
+    spec = view_spec(config.view or _VIEW, size=size)
     if spec.size != size:
         raise InputError(f"{config.view} makes views of {spec.size} px, not of {size}: give --size {spec.size}.")
     if not images.flippable:
@@ -239,6 +240,8 @@ def _recipe(config: FinetuneConfig, loader: ViewLoader) -> Recipe:
         weight_decay=config.weight_decay,
         label_smoothing=config.label_smoothing,
         drop_path=(("", 0.0 if config.freeze_backbone else config.drop_path),),
+        view=_VIEW,
+        size=loader.size,
         ema_decay=max(0.0, min(0.9999, 1 - 10 / steps)) if config.ema_decay is None else config.ema_decay,
     )
 

@@ -99,7 +99,8 @@ class Card:
     model: str
     """timm's name of the model."""
     model_args: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of ``timm.create_model``, such as the image size; never the number of classes."""
+    """Further arguments of ``timm.create_model``, such as the image size: numbers and lists of them. Never the number
+    of classes."""
     num_classes: int
     """C."""
     class_names: tuple[str, ...] | None = None
@@ -130,6 +131,13 @@ class Card:
                 )
         if self.num_classes < 1:
             raise ModelError(f"The card of {self.model} has no classes.")
+        # They go to timm's constructor, which also takes paths of checkpoints: a file must not name any.
+        names, values = list(self.model_args), list(self.model_args.values())
+        if not _numbers(values) or any(name.startswith("pretrained") for name in names):
+            raise ModelError(
+                f"The card of {self.model} has model_args {self.model_args}; only numbers and lists of numbers may "
+                "stand there, and nothing about pretrained weights."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -155,6 +163,11 @@ class Card:
             return cls(**{**values, "preprocessing": Preprocessing(**values["preprocessing"])})
         except (KeyError, TypeError) as exc:
             raise ModelError(f"The card is incomplete or of another kind ({exc}).") from exc
+
+
+def _numbers(value: object) -> bool:
+    """Whether a value is a number, a truth value, or a list of such, nested or not."""
+    return all(map(_numbers, value)) if isinstance(value, list | tuple) else isinstance(value, int | float)
 
 
 def run_folder(kind: str, model: str, data: str, runs_dir: str | Path = "runs") -> Path:

@@ -74,6 +74,16 @@ def test_round_trip(tmp_path: Path) -> None:
     assert plain["accuracy"]["top1_share"] == 0.9
 
 
+@pytest.mark.parametrize(
+    "model_args",
+    [{"checkpoint_path": "/tmp/evil.pth"}, {"pretrained": True}, {"norm_layer": None}, {"sizes": [[1], ["a"]]}],
+)
+def test_a_card_gives_the_constructor_numbers_only(model_args: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="only numbers and lists of numbers may stand there"):
+        card(model_args=model_args)
+    assert card(model_args={"img_size": [32, 32], "window_sizes": (7, 7, 14, 7), "class_token": False}).model_args
+
+
 def test_shared_and_strided_tensors_are_saved(tmp_path: Path) -> None:
     whole = torch.arange(12.0).reshape(3, 4)
     save_model(tmp_path / "m.safetensors", {"whole": whole, "same": whole, "turned": whole.T}, card())

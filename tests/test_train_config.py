@@ -143,6 +143,11 @@ def test_a_file_written_by_hand(tmp_path: Path) -> None:
     )
 
 
+def test_a_transform_that_the_user_names_too(tmp_path: Path) -> None:
+    path = written(tmp_path, "view: my_views:corner\n")
+    assert TrainConfig.from_yaml(path, view="my_views:corner").view == "my_views:corner"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -168,6 +173,8 @@ def test_a_file_written_by_hand(tmp_path: Path) -> None:
         ("options: 3\n", "has no mapping of options under options"),
         ("effective: {}\n", "has no mapping of options under options"),
         ("workers: 0\n", "--workers must be at least 1"),
+        ("view: os:system\n", "asks for views by the transform os:system; code is never imported on a file's word"),
+        ("recipe: {name: x, epochs: 1, batch_size: 2, base_lr: 1, view: 'os:system'}\n", "by the transform os:system"),
     ],
 )
 def test_an_unusable_file_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 from logitstore.errors import InputError
 from logitstore.learning.runfile import read_options
+from logitstore.views.spec import names_transform
 from students.recipes import RECIPES, Recipe, select_recipe
 
 _TEACHER_LOSS = ("distillation", "temperature", "joint", "alpha", "harmonic_weights")
@@ -197,9 +198,12 @@ class TrainConfig:
                 what the file says about its store and its loss falls away.
 
         Raises:
-            InputError: the file cannot be read, or a value is of another type or out of range.
+            InputError: the file cannot be read, a value is of another type or out of range, or the views are made by
+                a transform that ``overrides`` do not name: code is never imported on a file's word.
         """
         options = read_options(path, get_type_hints(cls))
+        if overrides.get("view") is None:
+            _refuse_transform(path, options)
         of_a_teacher = (*_STORE_FLAGS, *_TEACHER_LOSS)
         if _leaves_labels_alone(overrides, options):
             options = {name: value for name, value in options.items() if name not in of_a_teacher}
@@ -237,6 +241,16 @@ class TrainConfig:
             return select_recipe(self.recipe, data=self.data, **overrides)
         except ValueError as exc:
             raise InputError(str(exc)) from exc
+
+
+def _refuse_transform(path: str | PathLike[str], options: dict[str, Any]) -> None:
+    recipe = options.get("recipe")
+    for view in (options.get("view"), recipe.view if isinstance(recipe, Recipe) else None):
+        if view is not None and names_transform(view):
+            raise InputError(
+                f"{path} asks for views by the transform {view}; code is never imported on a file's word, so name it "
+                f"yourself: --view {view}"
+            )
 
 
 def _leaves_labels_alone(overrides: dict[str, Any], options: dict[str, Any]) -> bool:

@@ -231,15 +231,24 @@ def view_spec(name: str, *, size: int) -> ViewSpec:
     """
     if name in NAMED:
         return NAMED[name](size)
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        return _from_yaml(path, size)
-    if _TRANSFORM.fullmatch(name):
+    if _is_file(name):
+        return _from_yaml(Path(name), size)
+    if names_transform(name):
         from logitstore.views.custom import load_transform
 
         load_transform(name)
         return ViewSpec(size=size, transform=name)
     raise ViewError(f'There is no view "{name}"; use {", ".join(NAMED)}, the path of a YAML file, or module:function.')
+
+
+def names_transform(name: str) -> bool:
+    """Whether ``view_spec`` would import a user's own transform for this name, which no file may ask for."""
+    return name not in NAMED and not _is_file(name) and _TRANSFORM.fullmatch(name) is not None
+
+
+def _is_file(name: str) -> bool:
+    path = Path(name)
+    return path.suffix in (".yaml", ".yml") or path.is_file()
 
 
 def _from_yaml(path: Path, size: int) -> ViewSpec:

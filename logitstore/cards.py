@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,46 +49,6 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accuracy:
-    """How many images of a set were classified correctly."""
-
-    images: int
-    """Images looked at."""
-    top1: int
-    """Of these, with the right class first."""
-    top5: int
-    """Of these, with the right class among the first five."""
-    split: str = "val"
-    """The split of the data set."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Counts, shares and their 95% intervals, as cards and reports hold them."""
-        return {
-            **asdict(self),
-            "top1_share": self.top1 / self.images,
-            "top5_share": self.top5 / self.images,
-            "top1_interval": list(wilson_interval(self.top1, self.images)),
-            "top5_interval": list(wilson_interval(self.top5, self.images)),
-        }
-
-    def __str__(self) -> str:
-        low, high = wilson_interval(self.top1, self.images)
-        return (
-            f"{100 * self.top1 / self.images:.1f}% top-1 ({100 * low:.1f} to {100 * high:.1f} at 95%), "
-            f"{100 * self.top5 / self.images:.1f}% top-5, {self.images} images ({self.split})"
-        )
-
-
-def wilson_interval(correct: int, images: int) -> tuple[float, float]:
-    """The 95% interval of a share by Wilson's score (1927); ``images`` at least 1."""
-    z = 1.959963984540054
-    share, spread = correct / images, z * z / images
-    centre = (share + spread / 2) / (1 + spread)
-    half = z * sqrt(share * (1 - share) / images + spread / (4 * images)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from logitstore.cards import Accuracy, Preprocessing
+from logitstore.accuracy import Accuracy
+from logitstore.cards import Preprocessing
 from logitstore.device import autocast, normalise
 from logitstore.errors import DataError, NonFiniteError
 from logitstore.images import ImageSet

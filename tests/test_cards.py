@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from scipy.stats import binomtest
 
+from logitstore.accuracy import Accuracy, wilson_interval
 from logitstore.cards import (
-    Accuracy,
     Card,
     Preprocessing,
     card_path,
@@ -25,7 +25,6 @@ from logitstore.cards import (
     run_folder,
     save_model,
     weights_sha256,
-    wilson_interval,
     write_atomically,
 )
 from logitstore.errors import ModelError

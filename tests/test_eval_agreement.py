@@ -20,7 +20,8 @@ from scipy.special import log_softmax
 from scipy.stats import multinomial
 
 import cli
-from logitstore.cards import Card, Preprocessing, load_model, save_model, wilson_interval
+from logitstore.accuracy import wilson_interval
+from logitstore.cards import Card, Preprocessing, load_model, save_model
 from logitstore.errors import DataError, InputError, ModelError
 from logitstore.evaluate import EvalConfig, EvalResult, evaluate
 from logitstore.evaluate.compare import paired_interval

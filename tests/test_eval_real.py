@@ -13,7 +13,8 @@ from helpers import write_images
 from numpy.typing import NDArray
 from timm.data import RealLabelsImagenet
 
-from logitstore.cards import Card, load_model, save_model, wilson_interval
+from logitstore.accuracy import wilson_interval
+from logitstore.cards import Card, load_model, save_model
 from logitstore.errors import DataError, InputError
 from logitstore.evaluate import EvalConfig, evaluate
 from logitstore.evaluate.real import numbered_by_model

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from logitstore.cards import Card, save_model, wilson_interval
+from logitstore.accuracy import wilson_interval
+from logitstore.cards import Card, save_model
 from logitstore.errors import DataError, InputError, ModelError, NonFiniteError
 from logitstore.evaluate import EvalConfig, evaluate
 from logitstore.images import open_images

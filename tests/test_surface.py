@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RANKS = [
     {"errors"},
     {"pcg", "process", "progress", "signals", "console"},
-    {"store", "views", "images", "device", "cards"},
+    {"store", "views", "images", "device", "accuracy", "cards"},
     {"loader", "losses", "topk", "students"},
     {"models", "optim", "scoring", "initial"},
     {"teacher", "trained", "learning"},

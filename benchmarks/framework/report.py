@@ -19,7 +19,7 @@ from benchmarks.framework.protocol import Protocol
 from benchmarks.framework.rows import MODELS, ORDER, TEACHER, TEACHER_TOP1
 from benchmarks.framework.setting import Setting
 from benchmarks.framework.steps import Result
-from logitstore.cards import wilson_interval
+from logitstore.accuracy import wilson_interval
 
 Results = Mapping[str, Result]
 """What finished steps printed, by name."""

@@ -15,12 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from logitstore.cards import wilson_interval
+from logitstore.accuracy import Z_95, wilson_interval
 from logitstore.images import ImageSet
 from logitstore.scoring import label_ranks
 from logitstore.trained import TrainedModel
 
-_Z = 1.959963984540054  # two-sided 95% of the normal distribution
 _SHOWN = 5
 
 
@@ -262,5 +261,5 @@ def paired_interval(gained: int, lost: int, images: int) -> tuple[float, float]:
     """
     first, second, pairs = gained + 0.5, lost + 0.5, images + 2.0
     middle = (first - second) / pairs
-    half = _Z * sqrt(first + second - (first - second) ** 2 / pairs) / pairs
+    half = Z_95 * sqrt(first + second - (first - second) ** 2 / pairs) / pairs
     return max(-1.0, middle - half), min(1.0, middle + half)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from logitstore.cards import Accuracy, wilson_interval
+from logitstore.accuracy import Accuracy, wilson_interval
 from logitstore.evaluate.compare import Agreement, Gains
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.cards import Accuracy
+from logitstore.accuracy import Accuracy
 from logitstore.evaluate.compare import agreement, baseline_columns, baseline_gains, teacher_columns
 from logitstore.evaluate.config import EvalConfig
 from logitstore.evaluate.real import numbered_by_model, real_labels

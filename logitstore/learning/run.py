@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from logitstore.cards import Accuracy, Card, save_model
+from logitstore.accuracy import Accuracy
+from logitstore.cards import Card, save_model
 from logitstore.learning.feed import Feed
 from logitstore.learning.folder import RunFolder
 from logitstore.learning.learner import Learner

@@ -233,12 +233,16 @@ def load_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
     path = weights_path(path)
     if not path.is_file():
-        raise ModelError(f"No file of weights at {path}.")
+        raise ModelError(f"No file of weights at {path}: give one, or the folder of a run that has ended.")
     try:
         state = load_state_dict(str(path), use_ema=True, device="cpu")
     except Exception as exc:  # torch, pickle, zipfile and safetensors each raise kinds of their own
-        reason = f"{type(exc).__name__}: {exc}".splitlines()[0][:200]
-        raise ModelError(f"{path} cannot be read as weights ({reason}).") from exc
+        # torch's text advises to unpickle what it refused; that is what this function is for not doing.
+        reason = type(exc).__name__ if "weights_only" in str(exc) else f"{type(exc).__name__}: {exc}"
+        raise ModelError(
+            f"{path} cannot be read as weights ({reason.splitlines()[0].rstrip(': ')[:200]}): give safetensors, or a "
+            "checkpoint that holds only tensors."
+        ) from exc
     if not state or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise ModelError(
             f"{path} holds no state dict of tensors (looked for state_dict_ema, model_ema, state_dict, model)."

@@ -128,7 +128,10 @@ class Recipe:
         _require({"alpha": self.alpha}, lambda value: 0 <= value <= 1, "must lie in [0, 1]")
         _require({"harmonic_weights": self.harmonic_weights}, lambda value: value > 0, "must be above 0")
         if self.distillation == "none" and self.joint != "none":
-            raise ValueError(f"joint {self.joint} joins two losses, and distillation none leaves one; leave one out.")
+            raise ValueError(
+                f"joint {self.joint} joins two losses, and distillation none leaves one: choose another distillation, or "
+                "leave joint out."
+            )
         for name, owner, value in (
             ("temperature", "distillation", "kl"),
             ("alpha", "joint", "alpha"),
@@ -137,8 +140,8 @@ class Recipe:
             given, set_to = getattr(self, name), getattr(self, owner)
             if given != DEFAULTS[name] and set_to != value:
                 raise ValueError(
-                    f"{name} ({_shown(given)}) has a meaning with {owner} {value} only, and {owner} is {set_to}; leave "
-                    "one out."
+                    f"{name} ({_shown(given)}) has a meaning with {owner} {value} only, and {owner} is {set_to}: set "
+                    f"{owner} {value}, or leave {name} out."
                 )
 
     @property

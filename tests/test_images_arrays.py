@@ -87,7 +87,7 @@ IMAGES = np.zeros((3, 4, 4, 3), np.uint8)
         ({"images": IMAGES.transpose(0, 3, 1, 2)}, r"images uint8 \[3, 3, 4, 4\]"),
         ({"images": IMAGES[:0]}, "holds no images"),
         ({"images": IMAGES[:0], "labels": np.arange(0)}, "holds no images"),
-        ({"images": np.array([IMAGES[0], IMAGES[0, :2]], dtype=object)}, "cannot be read"),
+        ({"images": np.array([IMAGES[0], IMAGES[0, :2]], dtype=object)}, "no archive of plain arrays"),
         ({"images": IMAGES, "labels": np.arange(2)}, "one for each of the 3 images"),
         ({"images": IMAGES, "labels": np.eye(3)}, "whole numbers"),
         ({"images": IMAGES, "labels": np.array([0, -1, 0])}, "at least 0"),
@@ -107,6 +107,9 @@ def test_npz_has_no_splits(tmp_path: Path) -> None:
     assert len(open_images(data, split="val", whole=True)) == 3
     (tmp_path / "bad.npz").write_bytes(b"PK no zip file")
     with pytest.raises(DataError, match="cannot be read"):
+        open_images(str(tmp_path / "bad.npz"))
+    (tmp_path / "bad.npz").write_bytes(b"neither a zip file nor an array")
+    with pytest.raises(DataError, match=r"it is no archive of plain arrays\): save"):
         open_images(str(tmp_path / "bad.npz"))
     np.save(tmp_path / "one.npy", IMAGES)
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")

@@ -159,7 +159,7 @@ def test_the_command_in_the_refusal_makes_a_store_with_logits(tmp_path: Path) ->
     assert (values["topk"], values["floor"], values["values"], values["logz"]) == (11, 0.0, "f16", True)
     kept = store.manifest
     assert (values["epochs"], values["seed"], values["size"]) == (kept.num_epochs, kept.run_seed, kept.view["size"])
-    assert "with the --data, --view and --checkpoint of this one" in str(caught.value)
+    assert "with the --data, --subset, --view and --checkpoint of this one" in str(caught.value)
 
 
 def test_the_loader_refuses_before_the_first_batch(tmp_path: Path) -> None:

@@ -173,6 +173,7 @@ def test_a_transform_that_the_user_names_too(tmp_path: Path) -> None:
         ("options: 3\n", "has no mapping of options under options"),
         ("effective: {}\n", "has no mapping of options under options"),
         ("workers: 0\n", "--workers must be at least 1"),
+        ("seed: -1\n", "--seed must be at least 0, got -1."),
         ("view: os:system\n", "asks for views by the transform os:system; code is never imported on a file's word"),
         ("recipe: {name: x, epochs: 1, batch_size: 2, base_lr: 1, view: 'os:system'}\n", "by the transform os:system"),
     ],
@@ -186,16 +187,18 @@ def test_an_unusable_file_is_one_sentence(tmp_path: Path, text: str, message: st
         TrainConfig.from_yaml(path)
 
 
-@pytest.mark.parametrize("name", ["absent.yaml", "."])
-def test_a_file_that_cannot_be_read(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"), [("absent.yaml", "cannot be read (No such file or directory)"), (".", "is a folder: give a")]
+)
+def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, message: str) -> None:
     result = command("--config", tmp_path / name)
     assert result.exit_code == 2
-    assert "cannot be read (" in result.stderr and len(result.stderr.splitlines()) == 1
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    assert "cannot be read (" in command("--config", tmp_path / "bytes.yaml").stderr
+    assert "cannot be read (it is no text)" in command("--config", tmp_path / "bytes.yaml").stderr
 
 
 # Control characters are no part of names; PyYAML does not keep all of them.

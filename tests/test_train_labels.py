@@ -123,6 +123,13 @@ class TestWhatDoesNotFit:
         recipe = select_recipe("tinyvit_1k_scratch", distillation="cross_entropy", joint="ratio", mixup=0.0, cutmix=0.0)
         assert misfits(recipe, "swin_n", model, VIEW, stored=True, initialised=False) == ()
 
+    def test_labels_without_a_part_in_the_loss(self, model: nn.Module) -> None:
+        recipe = select_recipe("digits", joint="alpha")
+        (note,) = misfits(recipe, "swin_n", model, VIEW, stored=True, initialised=False)
+        assert "alpha is 0: give --alpha" in note
+        recipe = select_recipe("digits", joint="alpha", alpha=(0.0, 0.5))
+        assert misfits(recipe, "swin_n", model, VIEW, stored=True, initialised=False) == ()
+
     def test_mixing_of_the_recipe_and_of_the_view(self, model: nn.Module) -> None:
         recipe = RECIPES["tinyvit_1k_scratch"]()
         mixed = replace(VIEW, mixup=0.8, cutmix=1.0)

@@ -131,7 +131,9 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
             return {key: file[key] for key in ("images", "labels", "class_names", "label_names") if key in file}
     # RuntimeError: encrypted, or compressed by a method that Python does not know.
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}): save plain arrays with numpy.savez.") from error
+        # What numpy does not know it takes for a pickle, and its text advises to run it.
+        problem = "it is no archive of plain arrays" if "pickle" in str(error) else error
+        raise DataError(f"{path} cannot be read ({problem}): save plain arrays with numpy.savez.") from error
 
 
 def _is_image_shape(shape: tuple[int, ...]) -> bool:

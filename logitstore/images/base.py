@@ -46,7 +46,7 @@ class ImageSet(ABC):
         num_samples: int,
         labels: ArrayLike | None = None,
         class_names: Sequence[str] | None = None,
-        no_labels: str = "it has none",
+        no_labels: str = "give a data set that has labels",
         flippable: bool = True,
         default_size: int = 224,
     ) -> None:
@@ -224,9 +224,9 @@ def match_classes(
     counts = Counter(teacher_names)
     if unknown := [name for name in data_names if name not in counts]:
         raise InputError(
-            f"{len(unknown)} of the data set's {len(data_names)} classes are not among the teacher's "
-            f"{len(teacher_names)} ({_first(unknown)}; the teacher's begin with {_first(list(teacher_names))}): rename "
-            "the class folders, take a teacher of these classes, or give the images without class folders."
+            f"{len(unknown)} of the data set's {len(data_names)} classes are not among the model's "
+            f"{len(teacher_names)} ({_first(unknown)}; the model's begin with {_first(list(teacher_names))}): rename "
+            "the class folders, take a model of these classes, or give the images without class folders."
         )
     if repeated := [name for name in data_names if counts[name] > 1]:
         raise InputError(f"The teacher has several classes called {_first(repeated)}: give its classes unique names.")

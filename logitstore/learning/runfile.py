@@ -91,8 +91,11 @@ def _recipe(value: Any) -> Recipe | str | None:
 def _mapping(path: str | PathLike[str]) -> dict[Any, Any]:
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except IsADirectoryError as exc:
+        raise InputError(f"{path} is a folder: give a file of options, such as the run.yaml in it.") from exc
     except (OSError, UnicodeDecodeError) as exc:
-        raise InputError(f"{path} cannot be read ({getattr(exc, 'strerror', None) or exc}).") from exc
+        problem = "it is no text" if isinstance(exc, UnicodeDecodeError) else exc.strerror
+        raise InputError(f"{path} cannot be read ({problem}): give a file of options, such as a run.yaml.") from exc
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark is not None else ""

@@ -45,7 +45,7 @@ def require_logits(manifest: Manifest, path: Path) -> None:
     # Paths are not in a manifest, and a view spec has no name in it.
     raise InputError(
         f"The store at {path} keeps {kept} {logz} their log-sum-exp, so the teacher's logits do not come back from it: "
-        f"make a dense store with the --data, --view and --checkpoint of this one and {shlex.join(command)}"
+        f"make a dense store with the --data, --subset, --view and --checkpoint of this one and {shlex.join(command)}"
     )
 
 

@@ -39,7 +39,9 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     """
     root = Path(path)
     if not root.exists():
-        raise StoreNotFoundError(f"There is no store at {root}; make one with `logitstore dump --store {root}`.")
+        raise StoreNotFoundError(
+            f"There is no store at {root}; make one with `logitstore dump --teacher TEACHER --store {root}`."
+        )
     objects = LocalObjects(root, scratch=COMMITS)
     group = _json(objects, METADATA)
     if group is None:

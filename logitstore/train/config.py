@@ -144,6 +144,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
+        if self.seed < 0:
+            raise InputError(f"--seed must be at least 0, got {self.seed}.")
         if self.init_from is None and (self.cut is not None or self.freeze_copied):
             flag = "--cut" if self.cut is not None else "--freeze-copied"
             raise InputError(f"{flag} says what to do with the weights of --init-from: name them, too.")

@@ -39,6 +39,8 @@ def misfits(
             f"Label smoothing ({recipe.label_smoothing:g}) of the recipe has no effect on a store's targets: it is for "
             "hard labels."
         )
+    if recipe.joint == "alpha" and not recipe.uses_labels:
+        notes.append("Labels have no part in the loss, for alpha is 0: give --alpha for the weight of their loss.")
     if recipe.bn_eval and not initialised and any(_is_batchnorm(module) for module in model.modules()):
         notes.append(
             "BatchNorm stays in eval mode although the run starts from random weights, at least in part, so statistics "

@@ -129,8 +129,8 @@ class Recipe:
         _require({"harmonic_weights": self.harmonic_weights}, lambda value: value > 0, "must be above 0")
         if self.distillation == "none" and self.joint != "none":
             raise ValueError(
-                f"joint {self.joint} joins two losses, and distillation none leaves one: choose another distillation, or "
-                "leave joint out."
+                f"joint {self.joint} joins two losses, and distillation none leaves one: choose another distillation, "
+                "or leave joint out."
             )
         for name, owner, value in (
             ("temperature", "distillation", "kl"),

@@ -15,6 +15,7 @@ from logitstore.errors import InputError, MismatchError
 from logitstore.images import ImageSet
 from logitstore.loader import ViewLoader
 from logitstore.report import contact_sheet
+from logitstore.report.contact_sheet import Panel, draw_sheet
 from logitstore.store import Manifest, ShardBlock, Store, claim_shard, commit_shard, create_store, encode_records
 from logitstore.views import view_spec
 from tests.helpers import MemoryImages
@@ -63,6 +64,13 @@ def test_draws_a_picture(store: Store, images: ImageSet, tmp_path: Path, positio
     path = contact_sheet(store, images, tmp_path / "views.png", positions=positions)
     with Image.open(path) as picture:
         assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_names_that_the_font_lacks_are_drawn_without_a_word(tmp_path: Path) -> None:
+    panel = Panel(
+        title="日本.png", view_3HW=np.zeros((3, 8, 8), np.uint8), index_K=np.arange(2), prob_K=np.full(2, 0.5), label=0
+    )
+    assert draw_sheet([panel], tmp_path / "sheet.png", title="語", names=["犬", "猫"]).exists()  # warnings are errors
 
 
 def test_shows_the_views_that_the_loader_makes(

@@ -71,6 +71,11 @@ class TestOneProcessAFolder:
         holder.wait()
         assert command(*arguments).exit_code == 0
 
+    def test_a_store_is_no_folder_for_a_run(self, tmp_path: Path) -> None:
+        (tmp_path / "zarr.json").write_text("{}")
+        with pytest.raises(InputError, match=r"is a store, and a run needs a folder of its own: .* --out\."):
+            RunFolder(tmp_path, {}, {}).load(fresh=True)
+
     def test_a_run_that_failed_lets_go(self, tmp_path: Path) -> None:
         options = {"hard_labels_only": True, "subset": 2 * BATCH, "ema_decay": None}
         with pytest.raises(NonFiniteError):

@@ -55,9 +55,11 @@ class RunFolder:
 
         Raises:
             MismatchError: the folder holds a run of another configuration; both are shown where they differ.
-            InputError: the checkpoint cannot be read, the folder holds a model of something else, or another process
-                is training in it.
+            InputError: the checkpoint cannot be read, the folder is a store or holds a model of something else, or
+                another process is training in it.
         """
+        if (self.path / "zarr.json").exists():
+            raise InputError(f"{self.path} is a store, and a run needs a folder of its own: choose another with --out.")
         self._take(make=False)
         self._loaded = self._stamp()
         if self.weights.exists() and not self._description.exists():

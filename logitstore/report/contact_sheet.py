@@ -7,6 +7,7 @@ through its objects: no window, no global figure.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,10 @@ def draw_sheet(panels: Sequence[Panel], out: str | Path, *, title: str, names: S
     figure.suptitle(title, fontsize=9, parse_math=False)
     path = Path(out)
     try:
-        figure.savefig(path, dpi=110)
+        with warnings.catch_warnings():
+            # A script that the font lacks is drawn as boxes; names stand in the report as well.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+            figure.savefig(path, dpi=110)
     except ValueError as exc:  # an unknown suffix
         raise InputError(f"The contact sheet {path} cannot be written: {exc}; use .png, .pdf or .svg.") from exc
     return path

@@ -132,16 +132,16 @@ def dump(as_json: bool, **options: Any) -> None:
 @option("--ema-decay", type=float, help="Decay of the average of the weights that is validated and saved.")
 @option("--mixup", type=float, help="Alpha of Mixup in runs without a store; stored views are as dumped.")
 @option("--cutmix", type=float, help="Alpha of CutMix, likewise.")
-@option("--betas", type=Pair(), help="AdamW's decay rates of the two moments.")
+@option("--betas", type=Pair(example="0.9:0.999"), help="AdamW's decay rates of the two moments.")
 @option("--eps", type=float, help="AdamW's term in the denominator.")
 @option("--distillation", type=click.Choice(["cross_entropy", "mse", "kl", "none"]),
         help="Loss against the teacher: soft targets, logits, tempered; none trains on labels alone.")
 @option("--temperature", type=float, help="Temperature of --distillation kl.")
 @option("--joint", type=click.Choice(["none", "alpha", "ratio", "harmonic"]),
         help="How the loss on hard labels joins the distillation loss.")
-@option("--alpha", type=Pair(single=True),
+@option("--alpha", type=Pair(example="0:0.5", single=True),
         help="Weight of the HARD-LABEL loss in (1-alpha)*L_d + alpha*L_s, as in the paper; A:B from start to end.")
-@option("--harmonic-weights", type=Pair(),
+@option("--harmonic-weights", type=Pair(example="13:1"),
         help="w_d:w_s, the weights of distillation and hard-label loss in their harmonic mean.")
 @option("--init-from", help="Start from these weights of the same family: a file, or the folder of a run.")
 @option("--cut", type=int, help="Leading blocks copied from --init-from.  [default: all at the same place in both]")

@@ -143,12 +143,12 @@ def _plain(value: Any) -> str:
 
 
 class Pair(click.ParamType):  # type: ignore[type-arg]  # older clicks have no generic ParamType
-    """``A:B`` as two numbers; with ``single``, ``A`` alone means ``A:A``."""
+    """``A:B`` as two numbers; with ``single``, ``A`` alone means ``A:A``. Errors show the example."""
 
     name = "pair"
 
-    def __init__(self, *, single: bool = False) -> None:
-        self.single = single
+    def __init__(self, *, example: str, single: bool = False) -> None:
+        self.example, self.single = example, single
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """What --help shows for a value."""
@@ -162,7 +162,8 @@ class Pair(click.ParamType):  # type: ignore[type-arg]  # older clicks have no g
         try:
             first, second = map(float, parts * 2 if self.single and len(parts) == 1 else parts)
         except ValueError:
-            self.fail(f"{value!r} is not {'a number or ' if self.single else ''}two numbers, as in 0:0.5.", param, ctx)
+            wanted = "a number or two numbers" if self.single else "two numbers"
+            self.fail(f"{value!r} is not {wanted}, as in {self.example}.", param, ctx)
         return first, second
 
 

@@ -143,6 +143,21 @@ def test_a_file_written_by_hand(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("text", "pair"), [("0.25", (0.25, 0.25)), ("1", (1.0, 1.0)), ("[0, 0.5]", (0.0, 0.5))])
+def test_alpha_is_fixed_or_goes_from_one_value_to_another(
+    text: str, pair: tuple[float, float], tmp_path: Path
+) -> None:
+    read = TrainConfig.from_yaml(written(tmp_path, f"joint: alpha\nalpha: {text}\n"))
+    assert read.effective_recipe().alpha == pair
+    assert TrainConfig(joint="alpha", alpha=pair).options() == read.options()
+
+
+def test_a_fixed_alpha_from_python() -> None:
+    assert TrainConfig(joint="alpha", alpha=0.25).effective_recipe().alpha == (0.25, 0.25)
+    with pytest.raises(InputError, match=r"alpha must lie in \[0, 1\], got 2"):
+        TrainConfig(joint="alpha", alpha=2)
+
+
 def test_a_transform_that_the_user_names_too(tmp_path: Path) -> None:
     path = written(tmp_path, "view: my_views:corner\n")
     assert TrainConfig.from_yaml(path, view="my_views:corner").view == "my_views:corner"
@@ -162,7 +177,11 @@ def test_a_transform_that_the_user_names_too(tmp_path: Path) -> None:
         ("seed: yes\n", "seed must be a whole number, got 'yes'"),
         ("seed: true\n", "seed must be a whole number, got True"),
         ("tensorboard: 0\n", "tensorboard must be true or false, got 0"),
-        ("alpha: 0.25\n", "alpha must be a list of 2 numbers, got 0.25"),
+        ("alpha: [0.25]\n", "alpha must be a number or a list of 2 numbers, got [0.25]"),
+        ("betas: 0.9\n", "betas must be a list of 2 numbers, got 0.9"),
+        ("seed: 1\nstudent: swin_n\nseed: 1\n", "written.yaml gives seed twice, on lines 1 and 3: leave one out."),
+        ("recipe: {name: x,\n name: y}\n", "written.yaml gives name twice, on lines 1 and 2: leave one out."),
+        ("base_lr: 1\nbase-lr: 2\n", "written.yaml gives base_lr twice, with - and with _: leave one out."),
         ("student: null\n", "student must be text, got None"),
         ("student: !!python/name:os.system\n", "is no YAML (line 1: could not determine a constructor"),
         ("recipe: 3\n", "recipe must be text, got 3"),
@@ -241,8 +260,18 @@ def test_the_help_says_what_alpha_weights() -> None:
     assert "Weight of the HARD-LABEL loss in (1-alpha)*L_d + alpha*L_s" in text
 
 
-@pytest.mark.parametrize("flags", [["--alpha", "a"], ["--alpha", "0:1:2"], ["--harmonic-weights", "13"]])
-def test_pairs_that_are_none(flags: list[str]) -> None:
-    result = command(*flags)
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--alpha", "a", "'a' is not a number or two numbers, as in 0:0.5."),
+        ("--alpha", "0:1:2", "'0:1:2' is not a number or two numbers, as in 0:0.5."),
+        ("--harmonic-weights", "13", "'13' is not two numbers, as in 13:1."),
+        ("--betas", "0.9", "'0.9' is not two numbers, as in 0.9:0.999."),
+    ],
+)
+def test_pairs_that_are_none(flag: str, value: str, message: str) -> None:
+    result = command(flag, value)
     assert result.exit_code == 2
-    assert "two numbers, as in" in result.stderr
+    assert message in result.stderr
+    example = message.split()[-1].rstrip(".")
+    assert cli.main.commands["train"].make_context("train", [flag, example])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,23 @@ _RULES = (
 )
 
 
+class _TwiceError(yaml.YAMLError):
+    """A key stands twice in a mapping, which YAML forbids and PyYAML does not notice."""
+
+
 class _Loader(yaml.SafeLoader):
     """By the core rules alone."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """The mapping of a node, with no key twice."""
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise _TwiceError(f"{key.value} twice, on lines {lines[key.value]} and {line}")
+                lines[key.value] = line
+        return super().construct_mapping(node, deep=deep)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -59,7 +74,8 @@ def read_options(path: str | PathLike[str], hints: Mapping[str, Any]) -> dict[st
         hints: the declared type of each option; one called ``recipe`` may be a mapping of a recipe's fields.
 
     Raises:
-        InputError: the file cannot be read, is no mapping, or gives an option that is unknown or of another type.
+        InputError: the file cannot be read, is no mapping, or gives an option that is unknown, of another type, or
+            there twice.
     """
     values = _mapping(path)
     if values and set(values) <= _PARTS:
@@ -74,6 +90,8 @@ def read_options(path: str | PathLike[str], hints: Mapping[str, Any]) -> dict[st
             near = difflib.get_close_matches(name, hints, n=2)
             hint = f"; close ones are {', '.join(near)}" if near else ""
             raise InputError(f"{path} gives {written}, which is no option{hint} (see --help).")
+        if name in options:
+            raise InputError(f"{path} gives {name} twice, with - and with _: leave one out.")
         try:
             options[name] = _recipe(value) if name == "recipe" else typed(name, value, hints[name])
         except ValueError as exc:
@@ -96,6 +114,8 @@ def _mapping(path: str | PathLike[str]) -> dict[Any, Any]:
     except (OSError, UnicodeDecodeError) as exc:
         problem = "it is no text" if isinstance(exc, UnicodeDecodeError) else exc.strerror
         raise InputError(f"{path} cannot be read ({problem}): give a file of options, such as a run.yaml.") from exc
+    except _TwiceError as exc:
+        raise InputError(f"{path} gives {exc}: leave one out.") from exc
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         where = f"line {mark.line + 1}: " if mark is not None else ""

@@ -102,8 +102,8 @@ class TrainConfig:
     """Of ``kl`` only."""
     joint: str | None = None
     """How the loss on hard labels joins in: ``none``, ``alpha``, ``ratio``, ``harmonic``."""
-    alpha: tuple[float, float] | None = None
-    """Weight of the loss on hard labels at the first and the last step; of the joint loss ``alpha`` only."""
+    alpha: float | tuple[float, float] | None = None
+    """Weight of the loss on hard labels: fixed, or at the first and the last step; of the joint loss ``alpha`` only."""
     harmonic_weights: tuple[float, float] | None = None
     """Weights of distillation loss and label loss; of the joint loss ``harmonic`` only."""
     init_from: str | None = None
@@ -235,6 +235,8 @@ class TrainConfig:
             InputError: an unknown recipe, or a value out of range.
         """
         overrides = {name: getattr(self, name) for name in _RECIPE_FIELDS}
+        if isinstance(self.alpha, float | int):
+            overrides["alpha"] = (float(self.alpha), float(self.alpha))
         if self.drop_path is not None:
             overrides["drop_path"] = (("", self.drop_path),)
         if self.hard_labels_only:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -192,6 +193,21 @@ class TestOtherRunsInTheFolder:
             finetune(config(begun, checkpoint=unbroken.checkpoint, lr=5e-4))
         assert (caught.value.stored, caught.value.present) == ("start=random", f"start={unbroken.sha256}")
 
+    def test_many_differences_are_counted(self, begun: Path) -> None:
+        other = {"lr": 1e-3, "epochs": 4, "subset": 160, "seed": 1, "size": 24, "weight_decay": 0.1, "drop_path": 0.1}
+        with pytest.raises(MismatchError) as caught:
+            finetune(config(begun, **other))
+        for side in (str(caught.value.stored), str(caught.value.present)):
+            entries = side.split(", ")
+            assert [entry.count("=") for entry in entries] == [1] * 8 + [0]
+            assert re.fullmatch(r"and [1-9]\d* more", entries[-1])
+        assert "data.count=160" in str(caught.value.present)
+
+    def test_the_folder_of_a_teacher_is_not_a_students(self, begun: Path) -> None:
+        with pytest.raises(MismatchError, match="The kind of the run in") as caught:
+            train(train_config(begun, hard_labels_only=True, subset=64, epochs=1))
+        assert str(caught.value.stored) == f"finetune, teacher={TEACHER}"
+
     def test_fresh_starts_anew(self, unbroken: FinetuneResult, tmp_path: Path) -> None:
         other = finetune(config(tmp_path, epochs=1, seed=1))
         assert other.sha256 != unbroken.sha256
@@ -206,8 +222,10 @@ class TestOtherRunsInTheFolder:
 
     def test_a_student(self, tmp_path: Path) -> None:
         student = train(train_config(tmp_path, hard_labels_only=True, subset=64, epochs=1))
-        with pytest.raises(MismatchError, match=f"student={TEACHER}"):
+        kinds = (f"train, student={TEACHER}", f"finetune, teacher={TEACHER}")
+        with pytest.raises(MismatchError, match="holds a run of another kind: give this one its own") as caught:
             finetune(config(tmp_path))
+        assert (caught.value.stored, caught.value.present) == kinds
         assert load_card(student.checkpoint) is not None
 
     def test_the_weights_to_start_from(self, unbroken: FinetuneResult) -> None:

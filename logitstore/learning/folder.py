@@ -24,6 +24,8 @@ from logitstore.learning.runfile import as_yaml
 
 CHECKPOINT_VERSION = 2
 _ABSENT = "(not set)"
+_SHOWN = 8  # differing values of a configuration
+_COMMANDS = {"teacher": "finetune", "student": "train"}  # by what an identity names
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems that have none
 
 
@@ -84,16 +86,29 @@ class RunFolder:
                 present=CHECKPOINT_VERSION,
                 remedy="Resume with the software that wrote it, or start anew with --fresh.",
             )
+        self._require_same(stored)
+        return state
+
+    def _require_same(self, stored: Mapping[str, Any]) -> None:
+        """Refuse to go on with the run of another identity."""
+        before, now = _kind(stored), _kind(self.identity)
+        if before and now and before != now:
+            raise MismatchError(
+                f"The kind of the run in {self.path}",
+                stored=f"{before[0]}, {before[1]}={stored[before[1]]}",
+                present=f"{now[0]}, {now[1]}={self.identity[now[1]]}",
+                remedy="The folder holds a run of another kind: give this one its own with --out. --fresh would remove "
+                "the other.",
+            )
         if stored != self.identity:
-            before, now = differences(stored, self.identity)
+            values = differences(stored, self.identity)
             raise MismatchError(
                 f"The configuration of the run in {self.path}",
-                stored=before,
-                present=now,
+                stored=values[0],
+                present=values[1],
                 remedy="Give it a folder of its own with --out, repeat the run with its own configuration to resume "
                 "it, or start anew with --fresh.",
             )
-        return state
 
     def begin(self, *, anew: bool) -> None:
         """Make the folder and write down what the run is.
@@ -175,12 +190,20 @@ def require_elsewhere(weights: str | Path, out: Path, *, option: str) -> None:
 
 
 def differences(stored: Mapping[str, Any], present: Mapping[str, Any]) -> tuple[str, str]:
-    """The entries in which two configurations differ, side by side, with dotted names for nested ones."""
+    """The entries in which two configurations differ, side by side, with dotted names for nested ones; the first few,
+    and how many more."""
     before, now = _flat(stored), _flat(present)
     names = [name for name in {**before, **now} if before.get(name, _ABSENT) != now.get(name, _ABSENT)]
-    sides = ((f"{name}={side.get(name, _ABSENT)}" for name in names) for side in (before, now))
-    first, second = (", ".join(side) for side in sides)
+    more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    first, second = (
+        ", ".join([*(f"{name}={side.get(name, _ABSENT)}" for name in names[:_SHOWN]), *more]) for side in (before, now)
+    )
     return first, second
+
+
+def _kind(identity: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The command that a run belongs to, and the name of what it trains."""
+    return next(((command, name) for name, command in _COMMANDS.items() if name in identity), None)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

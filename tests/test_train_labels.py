@@ -111,9 +111,9 @@ class TestWhatDoesNotFit:
     def test_nothing_to_say(self, model: nn.Module) -> None:
         for name in ("tinyvit_1k_distill", "tinyvit_21k_distill", "swin_framework", "digits"):
             assert misfits(RECIPES[name](), "tiny_vit_21m_224", model, VIEW, stored=True, initialised=False) == ()
-        fine_tuning = RECIPES["tinyvit_384"]()
-        assert misfits(fine_tuning, "tiny_vit_21m_384", model, VIEW, stored=False, initialised=True) == ()
-        assert misfits(fine_tuning, "swin_n", nn.Linear(1, 1), VIEW, stored=False, initialised=False) == ()
+        fine_tuning, view = RECIPES["tinyvit_384"](), view_spec("tinyvit", size=384)
+        assert misfits(fine_tuning, "tiny_vit_21m_384", model, view, stored=False, initialised=True) == ()
+        assert misfits(fine_tuning, "swin_n", nn.Linear(1, 1), view, stored=False, initialised=False) == ()
 
     def test_mixing_and_smoothing_with_a_store(self, model: nn.Module) -> None:
         recipe = select_recipe("tinyvit_1k_scratch", distillation="cross_entropy")
@@ -143,11 +143,27 @@ class TestWhatDoesNotFit:
         assert note.startswith("BatchNorm stays in eval mode although the run starts from random weights")
         assert "--init-from" in note
 
-    def test_windows_of_another_size(self, model: nn.Module) -> None:
-        recipe = RECIPES["tinyvit_384"]()
-        (note,) = misfits(recipe, "tiny_vit_21m_224", model, VIEW, stored=False, initialised=True)
-        assert note.startswith("The recipe tinyvit_384 asks for 384 px; tiny_vit_21m_224 has the windows of 224 px")
-        assert note.endswith("7/14/7, and keeps them.")
+    @pytest.mark.parametrize(
+        ("student", "size", "note"),
+        [
+            ("tiny_vit_21m_224", 384, "tiny_vit_21m_224 has the windows of 224 px, 7/14/7, and keeps them."),
+            (
+                "tiny_vit_21m_512", 384,
+                "tiny_vit_21m_512 has the windows of 512 px, 16/32/16, cut to its maps: 16/24/12.",
+            ),
+            (
+                "tiny_vit_21m_224", 32,
+                "the views have 32 px; tiny_vit_21m_224 has the windows of 224 px, 7/14/7, cut to its maps: "
+                "4/2/1.",
+            ),
+            ("tiny_vit_21m_224", 224, "the views have 224 px."),
+            ("swin_n", 224, "the views have 224 px."),
+        ],
+    )  # fmt: skip
+    def test_another_size_than_the_recipes(self, student: str, size: int, note: str, model: nn.Module) -> None:
+        recipe, view = RECIPES["tinyvit_384"](), view_spec("tinyvit", size=size)
+        notes = misfits(recipe, student, model, view, stored=False, initialised=True)
+        assert notes == (f"The recipe tinyvit_384 asks for 384 px; {note}",)
 
     def test_the_run_says_it(self, tmp_path: Path) -> None:
         flags = ["--hard-labels-only", "--bn-eval", "--subset", BATCH, "--out", tmp_path / "run"]

@@ -6,7 +6,7 @@ from torch import nn
 
 from logitstore.views import ViewSpec
 from students.recipes import Recipe
-from students.tinyvit import published_windows
+from students.tinyvit import fitted_windows, published_windows
 
 
 def misfits(
@@ -46,13 +46,20 @@ def misfits(
             "BatchNorm stays in eval mode although the run starts from random weights, at least in part, so statistics "
             "are never learnt there: take over a whole model with --init-from, or give --no-bn-eval."
         )
-    own = published_windows(student)
-    if recipe.size is not None and own is not None and own[0] != recipe.size:
-        notes.append(
-            f"The recipe {recipe.name} asks for {recipe.size} px; {student} has the windows of {own[0]} px, "
-            f"{'/'.join(map(str, own[1]))}, and keeps them."
-        )
+    if recipe.size is not None and (unmet := _unmet_size(recipe.size, student, view.size)):
+        notes.append(f"The recipe {recipe.name} asks for {recipe.size} px; {'; '.join(unmet)}.")
     return tuple(notes)
+
+
+def _unmet_size(wanted: int, student: str, size: int) -> list[str]:
+    """What a run at ``size`` pixels has otherwise than a recipe that asks for ``wanted``."""
+    unmet = [] if size == wanted else [f"the views have {size} px"]
+    own, fitted = published_windows(student), fitted_windows(student, size)
+    if own is not None and own[0] != size:
+        windows = f"the windows of {own[0]} px, {'/'.join(map(str, own[1]))}"
+        kept = "and keeps them" if fitted is None else f"cut to its maps: {'/'.join(map(str, fitted[1:]))}"
+        unmet.append(f"{student} has {windows}, {kept}")
+    return unmet
 
 
 def _mixing(mixup: float, cutmix: float) -> str:

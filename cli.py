@@ -244,7 +244,7 @@ def info(store: str, as_json: bool) -> None:
 @option("--checkpoint", help="Re-run the teacher with these weights on sampled views; needs --data.")
 @option("--teacher", help="The teacher to re-run; needs --data.  [default: the store's, which must be timm's]")
 @option("--view", help="The store's own module:function, which is never imported on the store's word.")
-@option("--sample", default=256, type=count, help="Views to replay.")
+@option("--sample", default=256, type=count, help="Views to replay, of those with a witness: one in 64.")
 @option("--seed", default=0, type=click.IntRange(min=0), help="Which views are sampled.")
 @machine_options
 @json_option

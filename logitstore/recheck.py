@@ -58,7 +58,7 @@ class VerifyConfig:
     view: str | None = None
     """The ``module:function`` of a store of a user's own transform."""
     sample: int = 256
-    """Views to replay, chosen over the whole store."""
+    """Views to replay, chosen over the whole store; at most those with a witness, one in 64."""
     seed: int = 0
     """Which views are chosen."""
     batch_size: int | None = None
@@ -114,6 +114,7 @@ def verify(config: VerifyConfig, progress: ProgressFactory | None = None) -> Ver
         errors=report.errors + tuple(replay.errors),
         notes=report.notes + tuple(replay.notes),
         views_checked=replay.views_checked,
+        witnesses=replay.witnesses,
         kl=replay.mean_kl,
     )
 
@@ -127,6 +128,7 @@ class _Replay:
         self.notes: list[str] = []
         self.views_checked = 0
         self.mean_kl: float | None = None
+        self.witnesses = int(_witness_ends(store)[-1])
         self._config, self._store = config, store
         images = as_dumped(store, open_images(config.data))
         spec = stored_spec(store, config.view, flippable=images.flippable)
@@ -236,14 +238,18 @@ def _load_teacher(config: VerifyConfig, store: Store, images: ImageSet, size: in
     return teacher
 
 
+def _witness_ends(store: Store) -> NDArray[np.int64]:
+    """How many witnesses lie before the end of the first 0, 1, … of the committed shards."""
+    lengths = [stop - first for first, stop in (store.shard_range(shard) for _, shard in sorted(store.committed()))]
+    return np.cumsum([0, *(-(-length // WITNESS_EVERY) for length in lengths)], dtype=np.int64)
+
+
 def _choose(store: Store, count: int, seed: int) -> list[tuple[int, int]]:
     """At most ``count`` positions with a witness in committed shards, each (epoch, position), in the order of reading.
 
     A permutation of all of them is cut off, so a larger count checks what a smaller one did, too.
     """
-    shards = sorted(store.committed())
-    lengths = [stop - first for first, stop in (store.shard_range(shard) for _, shard in shards)]
-    blocks = np.cumsum([0, *(-(-length // WITNESS_EVERY) for length in lengths)])
+    shards, blocks = sorted(store.committed()), _witness_ends(store)
     total = int(blocks[-1])
     if total == 0:
         return []

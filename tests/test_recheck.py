@@ -29,7 +29,7 @@ from logitstore.images import open_images
 from logitstore.loader import ViewLoader, stored_spec
 from logitstore.pcg import VisitOrder
 from logitstore.recheck import VerifyConfig, _choose, dense, verify
-from logitstore.store import open_store
+from logitstore.store import WITNESS_EVERY, open_store
 from logitstore.teacher import Teacher
 from logitstore.views import witness
 
@@ -67,6 +67,13 @@ def test_a_whole_store(whole: Path) -> None:
 def test_checksums_alone_need_no_data(whole: Path) -> None:
     report = verify(VerifyConfig(store=str(whole / "store")))
     assert (report.ok, report.records_checked, report.views_checked, report.kl) == (True, 600, 0, None)
+    assert report.witnesses is None
+
+
+@pytest.mark.parametrize(("sample", "checked"), [(3, 3), (1000, WITNESSES)])
+def test_no_more_views_than_witnesses_are_checked(sample: int, checked: int, whole: Path) -> None:
+    report = verify(check(whole / "store", whole, sample=sample))
+    assert (report.ok, report.views_checked, report.witnesses) == (True, checked, WITNESSES)
 
 
 def _flip_a_bit(store: Path, array: str) -> None:
@@ -292,6 +299,11 @@ def test_own_transform_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ViewError, match="--view corner:transform"):
         verify(VerifyConfig(**options))
     assert verify(VerifyConfig(**options, view="corner:transform")).views_checked == WITNESSES
+
+
+def test_the_help_says_how_many_views_have_a_witness() -> None:
+    text = " ".join(CliRunner().invoke(cli.main, ["verify", "--help"]).output.split())
+    assert f"Views to replay, of those with a witness: one in {WITNESS_EVERY}." in text
 
 
 def test_samples_are_spread_and_nested(whole: Path) -> None:

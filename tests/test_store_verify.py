@@ -52,6 +52,7 @@ def test_a_whole_store(path: Path) -> None:
         "ok": True,
         "records_checked": 600,
         "views_checked": 0,
+        "witnesses": None,
         "kl": None,
         "errors": [],
         "notes": [],

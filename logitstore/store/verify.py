@@ -31,6 +31,8 @@ class VerifyReport:
     """One sentence for each thing that is odd but harms nothing."""
     views_checked: int = 0
     """Views replayed and compared with their witnesses."""
+    witnesses: int | None = None
+    """Views in committed shards that have a witness: no others can be compared; None where no data set was named."""
     kl: float | None = None
     """Mean divergence of a re-run teacher from the stored records, in nat; None where none ran."""
 

@@ -31,7 +31,7 @@ def main() -> None:
     """
 
 
-@main.command()
+@main.command(short_help="Train a teacher on labels.")
 @option("--teacher", required=True, help="swin_t, swin_b, …, or any timm model.")
 @option("--data", default="digits", help="A folder, FILE.npz, FILE.tar, a timm data set name, or digits.")
 @option("--val-data", help="Data set to measure accuracy on.  [default: the val split of --data]")
@@ -69,7 +69,7 @@ def finetune(as_json: bool, **options: Any) -> None:
     show(run(FinetuneConfig(**options), Progress).to_dict(), as_json)
 
 
-@main.command()
+@main.command(short_help="Run the teacher once and keep what it says of every view.")
 @option("--teacher", required=True, help="swin_t, swin_b, …, any timm model, or module:function.")
 @option("--topk", default=100, type=count, help="Most classes kept per view.")
 @option("--checkpoint", help="Its weights.  [default: what finetune left, else timm's pretrained ones]")
@@ -103,7 +103,7 @@ def dump(as_json: bool, **options: Any) -> None:
     show(run(DumpConfig(**options), Progress).to_dict(), as_json)
 
 
-@main.command()
+@main.command(short_help="Distil a student from a store, or train it on labels.")
 @option("--config", help="Repeat a run from its run.yaml, or from options in a YAML file; flags override.")
 @option("--student", default="tinyvit_21m", help="tinyvit_5m, swin_n, deit_tiny, …, or any timm model.")
 @option("--store", help="The store to learn from.  [default: the one of this data under runs/dump]")
@@ -174,7 +174,7 @@ def train(config: str | None, as_json: bool, **options: Any) -> None:
     show(run(whole, Progress).to_dict(), as_json)
 
 
-@main.command("eval")
+@main.command("eval", short_help="Accuracy of a model, with intervals and comparisons.")
 @option("--checkpoint", required=True, help="File of weights, or the folder of a run.")
 @option("--model", help="Which model the weights are of.  [default: what their card says]")
 @option("--data", default="digits", help="The data set to measure on, with labels.")
@@ -200,7 +200,7 @@ def evaluate(as_json: bool, **options: Any) -> None:
     show(result.to_dict() if as_json else result.lines(), as_json)
 
 
-@main.command()
+@main.command(short_help="Find hard samples: images whose label the teacher doubts.")
 @click.argument("store")
 @option("--data", default="digits", help="The data set it was made of, with labels.")
 @option("--out", help="Folder of the report and the contact sheet.  [default: runs/audit/TEACHER-DATA]")
@@ -223,7 +223,7 @@ def audit(as_json: bool, **options: Any) -> None:
     show(run(AuditConfig(**options), Progress).to_dict(), as_json)
 
 
-@main.command()
+@main.command(short_help="What a store holds, and how much of it is there.")
 @click.argument("store")
 @json_option
 def info(store: str, as_json: bool) -> None:
@@ -238,7 +238,7 @@ def info(store: str, as_json: bool) -> None:
     show(open_store(store).info(), as_json)
 
 
-@main.command()
+@main.command(short_help="Check a store: its bytes, its views, its teacher.")
 @click.argument("store")
 @option("--data", help="Replay sampled views of this data set against the witnesses.")
 @option("--checkpoint", help="Re-run the teacher with these weights on sampled views; needs --data.")
@@ -265,7 +265,7 @@ def verify(as_json: bool, **options: Any) -> None:
     sys.exit(0 if report.ok else 1)
 
 
-@main.command()
+@main.command(short_help="How models relate the classes, as maps.")
 @option("--teacher", required=True, help="Model file with its card, or the folder of a run.")
 @option("--student", required=True, help="Model file with its card; its classes are compared.")
 @option("--baseline", help="Model file with its card: the student trained without the teacher, for example.")
@@ -288,7 +288,7 @@ def correlation(as_json: bool, **options: Any) -> None:
     show(result.to_dict() if as_json else result.lines(), as_json)
 
 
-@main.command()
+@main.command(short_help="Parameters, multiply-accumulates and speed of models.")
 @click.argument("names", nargs=-1)
 @option("--measure", is_flag=True, help="Also time the forward pass on this machine.")
 @option("--num-classes", type=count, help="Classes.  [default: 100 for Swin, else 1000, as the papers count]")

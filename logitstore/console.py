@@ -106,7 +106,7 @@ def show(report: dict[str, Any], as_json: bool) -> None:
         if isinstance(value, list | tuple) and value and all(isinstance(item, dict) for item in value):
             click.echo("\n".join([f"{name}:", *_table(value)]))
         else:
-            click.echo(f"{name:<{width}}  {_plain(value)}")
+            click.echo(f"{name:<{width}}  {_named(name, value)}")
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -131,11 +131,17 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1000 else _plain(value)
 
 
+def _named(name: str, value: Any) -> str:
+    if name.endswith("interval") and isinstance(value, list | tuple) and len(value) == 2:
+        return " to ".join(map(_plain, value))
+    return _plain(value)
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+        return ", ".join(f"{name} {_named(name, item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
         more = f", … ({len(value)})" if len(value) > _SHOWN else ""
         return ", ".join(map(_plain, value[:_SHOWN])) + more or "none"

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import cli
+from logitstore.accuracy import Accuracy
 from logitstore.catalogue import ModelsConfig
 from logitstore.console import Terminated, show
 from logitstore.dump import DumpConfig, dump
@@ -66,6 +67,14 @@ def test_every_help_has_an_example(name: str) -> None:
     assert result.exit_code == 0
     assert "Example" in result.stdout
     assert f"  logitstore {name}".rstrip() in result.stdout
+
+
+@pytest.mark.parametrize("columns", [80, 110])
+def test_the_commands_are_described_in_full(columns: int) -> None:
+    text = CliRunner().invoke(cli.main, ["--help"], terminal_width=columns).stdout
+    lines = text.partition("Commands:")[2].splitlines()
+    assert [line.split()[0] for line in lines if line.strip()] == list(cli.main.commands)
+    assert all(len(line) <= columns and (not line or line.endswith(".")) and "..." not in line for line in lines)
 
 
 @pytest.mark.parametrize("name", cli.main.commands)
@@ -181,6 +190,17 @@ def test_text_output_abbreviates_long_lists(capsys: pytest.CaptureFixture[str]) 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("18, 19, … (1000)")
     assert lines[1:] == ["none    none", "share   0.125", "ok      yes", "absent  -"]
+
+
+def test_text_output_shows_intervals_as_ranges(capsys: pytest.CaptureFixture[str]) -> None:
+    accuracy = Accuracy(images=360, top1=306, top5=352).to_dict()
+    show({"accuracy": accuracy, "interval": (0.25, 0.5), "ids": [1, 2]}, as_json=False)
+    first, *others = capsys.readouterr().out.splitlines()
+    low, high = accuracy["top1_interval"]
+    assert f"top1_interval {low:.6g} to {high:.6g}, top5_interval" in first
+    assert others == ["interval  0.25 to 0.5", "ids       1, 2"]
+    show({"accuracy": accuracy}, as_json=True)
+    assert json.loads(capsys.readouterr().out)["accuracy"] == accuracy
 
 
 def test_text_output_shows_lists_of_objects_as_tables(capsys: pytest.CaptureFixture[str]) -> None:

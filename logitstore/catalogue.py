@@ -16,7 +16,6 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import get_pretrained_cfg
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,6 +24,7 @@ from logitstore.device import autocast, dtype_name, require_runs, resolve_device
 from logitstore.errors import InputError
 from logitstore.models import build_model, model_name
 from logitstore.progress import ProgressFactory, start
+from logitstore.published import Published, own_classes, own_size, published_figures
 from students.names import SHORT_NAMES
 
 DEFAULT_MODELS = (
@@ -46,61 +46,6 @@ DEFAULT_MODELS = (
 
 _DEFAULT_BATCH = {"cpu": 8, "cuda": 256}
 _WARM_UP, _LEAST_REPEATS, _LEAST_SECONDS = 2, 3, 2.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """What a paper prints of a model, at the classes and the size that it gives."""
-
-    source: str
-    """Paper and table."""
-    parameters: float | None = None
-    """Millions."""
-    macs: float | None = None
-    """Billions, for one image."""
-    images_per_second: float | None = None
-    """On the paper's hardware."""
-    hardware: str | None = None
-    """That hardware; None where no speed is given."""
-
-    def __str__(self) -> str:
-        parts = [
-            f"{value:g} {unit}"
-            for value, unit in ((self.parameters, "M"), (self.macs, "GMACs"), (self.images_per_second, "img/s"))
-            if value is not None
-        ]
-        return f"{', '.join(parts)} ({self.source}{f'; {self.hardware}' if self.hardware else ''})"
-
-
-def _framework(parameters: float, rate: float) -> Published:
-    """A row of Table X: 100 classes."""
-    return Published(
-        source="Swin framework, Table X",
-        parameters=parameters,
-        images_per_second=rate,
-        hardware="hardware not given",
-    )
-
-
-def _tinyvit(macs: float, rate: float) -> Published:
-    """A row of Table 4: 1000 classes."""
-    return Published(source="TinyViT, Table 4", macs=macs, images_per_second=rate, hardware="V100")
-
-
-PUBLISHED: dict[str, tuple[Published, ...]] = {
-    "swin_n": (_framework(20.5, 573.8),),
-    "swin_m": (_framework(24.0, 494.5),),
-    "swin_tiny_patch4_window7_224": (_framework(27.6, 422.5), _tinyvit(4.5, 1393)),
-    "swin_small_patch4_window7_224": (_framework(48.9, 246.5), Published(source="Swin, Table 1", macs=8.7)),
-    "swin_base_patch4_window7_224": (_framework(86.9, 165.3), Published(source="Swin, Table 1", macs=15.4)),
-    "tiny_vit_5m_224": (_tinyvit(1.3, 3060),),
-    "tiny_vit_11m_224": (_tinyvit(2.0, 2468),),
-    "tiny_vit_21m_224": (_tinyvit(4.3, 1571),),
-    "tiny_vit_21m_384": (_tinyvit(13.8, 394),),
-    "tiny_vit_21m_512": (_tinyvit(27.0, 167),),
-    "deit_small_patch16_224": (_tinyvit(4.6, 2276),),
-}
-"""By timm's name without a tag. The Swin framework does not say what it measured on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +92,8 @@ class ModelFigures:
     """Multiply-accumulates for one image."""
     images_per_second: float | None = None
     """Forward pass; None where it was not measured."""
-    published: tuple[Published, ...] = ()
-    """What papers print of it, whatever ``size`` and ``num_classes`` are."""
+    published: tuple[Published, ...] | None = ()
+    """What papers print of it; None where ``size`` or ``num_classes`` are not theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +117,7 @@ class ModelsResult:
             row |= {"classes": figures.num_classes, "parameters": figures.parameters, "GMACs": figures.macs / 1e9}
             if figures.images_per_second is not None:
                 row["img/s"] = figures.images_per_second
-            rows.append({**row, "published": "; ".join(map(str, figures.published))})
+            rows.append({**row, "published": "; ".join(map(str, figures.published or ()))})
         return {"models": rows} if self.measured is None else {"models": rows, "img/s": self.measured}
 
 
@@ -195,8 +140,8 @@ def list_models(config: ModelsConfig, progress: ProgressFactory | None = None) -
     with start(progress if config.measure else None, len(names), "model", "models") as bar:
         for name in names:
             full = model_name(name)
-            size = config.size or _own_size(full)
-            num_classes = config.num_classes or (100 if full.startswith("swin_") else 1000)
+            size = config.size or own_size(full)
+            num_classes = config.num_classes or own_classes(full)
             parameters, macs = count(name, num_classes=num_classes, size=size)
             rate = None
             if config.measure:
@@ -212,7 +157,7 @@ def list_models(config: ModelsConfig, progress: ProgressFactory | None = None) -
                     parameters=parameters,
                     macs=macs,
                     images_per_second=rate,
-                    published=PUBLISHED.get(full.partition(".")[0], ()),
+                    published=published_figures(full, num_classes=num_classes, size=size),
                 )
             )
     measured = None
@@ -299,11 +244,6 @@ def _expanded(names: Sequence[str]) -> list[str]:
             raise InputError(f"No model's name fits {name}: timm.list_models() lists all.")
         found |= dict.fromkeys(fitting)
     return list(found)
-
-
-def _own_size(model: str) -> int:
-    cfg = get_pretrained_cfg(model, allow_unregistered=True)
-    return int(cfg.input_size[-1]) if cfg is not None else 224
 
 
 def _device_name(device: torch.device) -> str:

@@ -13,8 +13,9 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 import cli
-from logitstore.catalogue import DEFAULT_MODELS, PUBLISHED, ModelFigures, ModelsConfig, count, list_models
+from logitstore.catalogue import DEFAULT_MODELS, ModelFigures, ModelsConfig, count, list_models
 from logitstore.errors import InputError, ModelError
+from logitstore.published import PUBLISHED
 
 PARAMETERS = {
     "swin_n": 20_490_286,
@@ -45,13 +46,38 @@ def test_figures_agree_with_what_papers_print(listed: dict[str, ModelFigures]) -
     """To the rounding of the papers, or 1%: the counters differ in what they leave out."""
     compared = 0
     for figures in listed.values():
-        for published in figures.published:
+        for published in figures.published or ():
             ours = (figures.parameters / 1e6, figures.macs / 1e9)
             for own, printed in zip(ours, (published.parameters, published.macs), strict=True):
                 if printed is not None:
                     compared += 1
                     assert abs(own - printed) <= max(0.0501, 0.01 * printed), (figures.name, own, printed)
     assert compared == 5 + 9
+
+
+@pytest.mark.parametrize(
+    ("options", "sources"),
+    [
+        ({"names": ("swin_t",)}, ["Swin framework, Table X", "TinyViT, Table 4"]),
+        ({"names": ("swin_t",), "num_classes": 100, "size": 224}, ["Swin framework, Table X", "TinyViT, Table 4"]),
+        ({"names": ("swin_t",), "num_classes": 1000}, ["TinyViT, Table 4"]),
+        ({"names": ("swin_t.ms_in1k",), "num_classes": 1000}, ["TinyViT, Table 4"]),
+        ({"names": ("swin_t",), "num_classes": 10}, None),
+        ({"names": ("swin_t",), "size": 64}, None),
+        ({"names": ("swin_n",), "num_classes": 1000}, None),
+        ({"names": ("tinyvit_21m",), "size": 384}, None),
+        ({"names": ("tinyvit_21m_384",)}, ["TinyViT, Table 4"]),
+        ({"names": ("deit_ti",)}, []),
+    ],
+)
+def test_published_figures_stand_beside_their_own_setting_alone(
+    options: dict[str, Any], sources: list[str] | None
+) -> None:
+    result = list_models(ModelsConfig(**options))
+    published = result.models[0].published
+    assert (None if published is None else [row.source for row in published]) == sources
+    assert [name in result.table()["models"][0]["published"] for name in sources or ()] == [True] * len(sources or ())
+    assert sources or result.table()["models"][0]["published"] == ""
 
 
 def test_every_published_row_is_of_a_listed_model_and_says_where_it_is_from(listed: dict[str, ModelFigures]) -> None:

@@ -18,7 +18,7 @@ RANKS = [
     {"errors"},
     {"pcg", "process", "progress", "signals", "console"},
     {"store", "views", "images", "device", "accuracy", "cards"},
-    {"loader", "losses", "topk", "students"},
+    {"loader", "losses", "topk", "students", "published"},
     {"models", "optim", "scoring", "initial"},
     {"teacher", "trained", "learning"},
     {"dump", "finetune", "train", "evaluate", "recheck", "plan", "report", "catalogue"},

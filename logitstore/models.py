@@ -27,6 +27,7 @@ from logitstore.cards import Card, Preprocessing
 from logitstore.device import seeded
 from logitstore.errors import ModelError
 from students import UnknownModelError, build_arguments, create_student, resolve
+from students.heads import classifiers, classifiers_in
 from students.tinyvit import published_crop
 from students.transfer import by_timm_names
 
@@ -199,16 +200,17 @@ def _possible_arguments(model: str, size: int, card: Card | None) -> list[dict[s
 def _count_classes(model: str, state: State, size: int) -> int:
     """Classes of a file's classifier: the rows of its weight, by timm's name of it, before or after timm's filter."""
     cfg = get_pretrained_cfg(model, allow_unregistered=True)
-    names = cfg.classifier if cfg is not None and cfg.classifier else ("head", "head.fc", "fc", "classifier")
-    keys = [f"{part}.weight" for part in ((names,) if isinstance(names, str) else names)]
+    declared = cfg.classifier if cfg is not None else None
     is_tower = any(key.startswith(("visual.", "image_encoder.", "vision_model.")) for key in state)
-    rows = [] if is_tower else [state[key].shape[0] for key in keys if key in state]
-    if not rows and not is_tower:
-        filtered = _filtered(state, build_model(model, num_classes=None, size=size))
-        rows = [filtered[key].shape[0] for key in keys if key in filtered]
-    if rows:
-        return int(rows[0])
-    kind = "it is a tower for image embeddings" if is_tower else f"it has no {' or '.join(keys)}"
+    if not is_tower:
+        found = classifiers_in(state, declared)
+        if not found:
+            state = _filtered(state, build_model(model, num_classes=None, size=size))
+            found = classifiers_in(state, declared)
+        if found:
+            return len(state[f"{found[0]}.weight"])
+    wanted = declared if isinstance(declared, str) else " or ".join(declared or ("head",))
+    kind = "it is a tower for image embeddings" if is_tower else f"it has no {wanted}.weight"
     raise ModelError(
         f"These weights of {model} have no classifier ({kind}): take weights that were trained on classes, or train a "
         f"classifier with logitstore finetune --teacher {model} --checkpoint FILE."
@@ -238,12 +240,12 @@ def classifier_prefixes(model: nn.Module) -> tuple[str, ...]:
     """How the names of the classifier's parameters begin ("head.fc.", ...).
 
     Raises:
-        ModelError: timm does not say which part of this model is the classifier.
+        ModelError: neither timm nor usage says which part of this model is the classifier.
     """
-    names = getattr(model, "pretrained_cfg", {}).get("classifier")
+    names = classifiers(model, model.state_dict())
     if not names:
-        raise ModelError(f"timm does not say which part of {type(model).__name__} is its classifier.")
-    return tuple(f"{part}." for part in ((names,) if isinstance(names, str) else names))
+        raise ModelError(f"Which part of {type(model).__name__} is its classifier is not known: take another model.")
+    return tuple(f"{part}." for part in names)
 
 
 def _filtered(state: State, model: nn.Module) -> dict[str, Tensor]:

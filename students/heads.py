@@ -27,8 +27,12 @@ class Head:
 
 def classifiers(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Names of a model's classifiers, as timm or usage has them; two in a distilled DeiT, none in a model without."""
-    names = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
-    names = (names,) if isinstance(names, str) else tuple(names)
+    return classifiers_in(state, (getattr(model, "pretrained_cfg", None) or {}).get("classifier"))
+
+
+def classifiers_in(state: Mapping[str, Tensor], declared: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the classifiers in a state dict: those of timm's declared ones that are there, else a usual one."""
+    names = (declared,) if isinstance(declared, str) else tuple(declared or ())
     present = tuple(name for name in names if f"{name}.weight" in state)
     return present or tuple(name for name in _USUAL_NAMES if f"{name}.weight" in state)[:1]
 

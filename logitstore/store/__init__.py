@@ -7,15 +7,16 @@ Knows numpy, zarr and checksums; no torch and no views. docs/format.md specifies
     dense      logits back                           cache     decoded shards in memory
     objects    where bytes lie                       codecs/   how chunks are compressed
     claims     who may write                         commits   what makes a shard exist
-    writer     create, claim, commit                 reader    open, check, decode
-    verify     every checksum again
+    opening    metadata, checked                     reader    load, check, decode
+    writer     create, claim, commit                 verify    every checksum again
 """
 
 from logitstore.store.claims import Claim
 from logitstore.store.commits import Commit
 from logitstore.store.layout import choose_chunk_size, choose_shard_size
 from logitstore.store.manifest import FORMAT_VERSION, WITNESS_EVERY, Manifest
-from logitstore.store.reader import Store, open_store
+from logitstore.store.opening import open_store
+from logitstore.store.reader import Store
 from logitstore.store.records import Records, ShardBlock, decode_records, encode_records
 from logitstore.store.verify import VerifyReport, verify_store
 from logitstore.store.writer import claim_shard, commit_shard, create_store, tidy

@@ -6,8 +6,6 @@ kept in a small cache. Consecutive reads are therefore as fast as decoding; rand
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,40 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.errors import DamagedError, FormatError, IncompleteError, InputError, StoreNotFoundError
+from logitstore.errors import DamagedError, IncompleteError, InputError
 from logitstore.pcg import VisitOrder
 from logitstore.store.cache import DecodedShard, ShardCache
 from logitstore.store.commits import Commit, commit_key, parse_commit_name, read_object
 from logitstore.store.dense import decode_logits, require_logits
-from logitstore.store.layout import COMMITS, METADATA, array_checksum, array_layouts, read_manifest
+from logitstore.store.layout import COMMITS, array_layouts
 from logitstore.store.manifest import WITNESS_EVERY, Manifest
 from logitstore.store.objects import LocalObjects
 from logitstore.store.records import Records, ShardBlock, decode_records, kept_counts
 from logitstore.store.shards import ShardCoder
 
 _CACHE_BYTES = 256 << 20
-
-
-def open_store(path: str | os.PathLike[str]) -> Store:
-    """Open a store for reading.
-
-    Raises:
-        StoreNotFoundError: there is nothing at this path.
-        FormatError: what is there is no store, or one of another format version.
-        DamagedError: the manifest or an array's metadata was altered.
-    """
-    root = Path(path)
-    if not root.exists():
-        raise StoreNotFoundError(
-            f"There is no store at {root}; make one with `logitstore dump --teacher TEACHER --store {root}`."
-        )
-    objects = LocalObjects(root, scratch=COMMITS)
-    group = _json(objects, METADATA)
-    if group is None:
-        raise FormatError(f"{root} is not a store: it has no {METADATA}.")
-    manifest, checksums = read_manifest(group, where=str(root))
-    documents = {name: _array_document(objects, name, checksums) for name in array_layouts(manifest)}
-    return Store(objects, manifest, documents)
 
 
 class Store:
@@ -285,27 +261,3 @@ class Store:
                 raise DamagedError(f"{self.path}/{key} is what was committed, but does not decode: {exc}") from exc
         sample = self.order(epoch).samples(np.arange(*self.shard_range(shard)))
         return DecodedShard(block=ShardBlock(**arrays), sample=sample)
-
-
-def _array_document(objects: LocalObjects, name: str, checksums: dict[str, str]) -> bytes:
-    where = f"{objects.root}/{name}/{METADATA}"
-    document = _json(objects, f"{name}/{METADATA}")
-    if document is None:
-        raise DamagedError(f"{where} is missing; restore it from a copy.")
-    if array_checksum(document) != checksums.get(name):
-        raise DamagedError(f"{where} was altered: it differs from the checksum in the manifest.")
-    return objects.get(f"{name}/{METADATA}")
-
-
-def _json(objects: LocalObjects, key: str) -> dict[str, Any] | None:
-    try:
-        document = json.loads(objects.get(key))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as exc:
-        raise DamagedError(f"{objects.root}/{key} cannot be read: {exc.strerror}; restore it from a copy.") from exc
-    except ValueError as exc:
-        raise DamagedError(f"{objects.root}/{key} is not JSON any more; restore it from a copy.") from exc
-    if not isinstance(document, dict):
-        raise FormatError(f"{objects.root}/{key} is not the metadata of a zarr group.")
-    return document

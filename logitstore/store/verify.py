@@ -12,7 +12,8 @@ from typing import Any
 from logitstore.errors import DamagedError, IncompleteError
 from logitstore.store.commits import Commit, commit_key, read_object
 from logitstore.store.layout import COMMITS, METADATA, array_layouts, metadata_documents
-from logitstore.store.reader import Store, open_store
+from logitstore.store.opening import open_store
+from logitstore.store.reader import Store
 
 Progress = Callable[[int, int], None]
 

@@ -18,8 +18,9 @@ from logitstore.store.commits import Commit, StoredObject
 from logitstore.store.layout import COMMITS, METADATA, array_checksum, array_layouts, metadata_documents
 from logitstore.store.manifest import Manifest
 from logitstore.store.objects import LocalObjects
+from logitstore.store.opening import open_store
 from logitstore.store.owner import this_process
-from logitstore.store.reader import Store, open_store
+from logitstore.store.reader import Store
 from logitstore.store.records import ShardBlock, kept_counts
 
 _CREATION_CLAIM = f"{COMMITS}/manifest.claim"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 
@@ -22,6 +23,7 @@ DTYPES = {
     "float16": torch.float16,
     "fp16": torch.float16,
 }
+_DEFAULT_BATCH = {"cpu": 64, "cuda": 256}
 TORCH_DOMAIN = 0x746F7263  # "torc": first word of the hashes that seed torch's generator
 
 
@@ -71,6 +73,35 @@ def default_workers(device: torch.device) -> int:
     """
     cores = usable_cores()
     return max(1, cores // 2) if device.type == "cpu" else cores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """Where and how models look at images."""
+
+    device: torch.device
+    """Where they run."""
+    dtype: torch.dtype = torch.float32
+    """float32, or the type of autocast."""
+    batch_size: int = 64
+    """Images at a time."""
+    workers: int = 1
+    """Threads that decode and resize."""
+
+    @classmethod
+    def of(cls, *, device: str, dtype: str, batch_size: int | None, workers: int | None) -> Compute:
+        """What the options of a command ask for.
+
+        Raises:
+            InputError: no such device or dtype.
+        """
+        where = resolve_device(device)
+        return cls(
+            device=where,
+            dtype=resolve_dtype(dtype, where),
+            batch_size=batch_size or _DEFAULT_BATCH.get(where.type, 64),
+            workers=workers or default_workers(where),
+        )
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from logitstore.accuracy import Accuracy
 from logitstore.cards import Preprocessing
-from logitstore.device import autocast, normalise
+from logitstore.device import Compute, autocast, normalise
 from logitstore.errors import DataError, NonFiniteError
 from logitstore.images import ImageSet
 from logitstore.loader import eval_batches
@@ -27,10 +27,7 @@ def score(
     *,
     size: int,
     preprocessing: Preprocessing,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    batch_size: int = 64,
-    workers: int = 1,
+    compute: Compute,
     advance: Callable[[int], object] | None = None,
 ) -> Accuracy:
     """Measure a model on all samples of a labelled data set; the arguments are those of ``eval_logits``.
@@ -40,23 +37,12 @@ def score(
         NonFiniteError: a logit is NaN.
     """
     label_N = images.require_labels("to measure accuracy")
-    top1 = top5 = 0
-    for rows, logits_BC in eval_logits(
-        model,
-        images,
-        size=size,
-        preprocessing=preprocessing,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        workers=workers,
-        advance=advance,
-    ):
+    rank_N = np.empty(len(images), np.int64)
+    found = eval_logits(model, images, size=size, preprocessing=preprocessing, compute=compute, advance=advance)
+    for rows, logits_BC in found:
         check_labels(images, logits_BC.shape[1])
-        rank_B = label_ranks(logits_BC, label_N[rows, None])
-        top1 += int((rank_B < 1).sum())
-        top5 += int((rank_B < 5).sum())
-    return Accuracy(images=len(images), top1=top1, top5=top5, split=images.split)
+        rank_N[rows] = label_ranks(logits_BC, label_N[rows, None])
+    return accuracy_of(rank_N, images.split)
 
 
 def eval_logits(
@@ -65,10 +51,7 @@ def eval_logits(
     *,
     size: int,
     preprocessing: Preprocessing,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-    batch_size: int = 64,
-    workers: int = 1,
+    compute: Compute,
     advance: Callable[[int], object] | None = None,
 ) -> Generator[tuple[slice, Tensor], None, None]:
     """The logits of all samples, in order.
@@ -80,10 +63,7 @@ def eval_logits(
         images: the data set; labels do not matter.
         size: height and width of the centre views, in pixels.
         preprocessing: what the model wants to be fed.
-        device: where the model runs.
-        dtype: autocast type; float32 for none.
-        batch_size: images at a time; the last batch is smaller.
-        workers: threads that decode and resize.
+        compute: where and how the model runs; the last batch may be smaller than the others.
         advance: called with the number of images done since the last call.
 
     Yields:
@@ -98,12 +78,17 @@ def eval_logits(
         model.eval()
     try:
         for batch in eval_batches(
-            images, size=size, crop_pct=preprocessing.crop_pct, batch_size=batch_size, workers=workers
+            images,
+            size=size,
+            crop_pct=preprocessing.crop_pct,
+            batch_size=compute.batch_size,
+            workers=compute.workers,
         ):
             # Entered anew for each batch: between two of them the caller's own code runs.
-            with torch.inference_mode(), autocast(device, dtype):
+            with torch.inference_mode(), autocast(compute.device, compute.dtype):
                 views_BCHW = torch.from_numpy(batch.views_BCHW)
-                logits_BC = model(normalise(views_BCHW, preprocessing.mean, preprocessing.std, device)).float()
+                images_BCHW = normalise(views_BCHW, preprocessing.mean, preprocessing.std, compute.device)
+                logits_BC = model(images_BCHW).float()
                 if bool(logits_BC.isnan().any()):
                     raise NonFiniteError(
                         "The model gave a NaN: its weights are unusable, or float16 overflows (--dtype float32)."
@@ -115,6 +100,11 @@ def eval_logits(
         if was_training:
             assert isinstance(model, torch.nn.Module)
             model.train()
+
+
+def accuracy_of(rank_N: NDArray[np.int64], split: str) -> Accuracy:
+    """How many images have a right class first, and among the first five, by ``label_ranks`` of all of them."""
+    return Accuracy(images=len(rank_N), top1=int((rank_N < 1).sum()), top5=int((rank_N < 5).sum()), split=split)
 
 
 def check_labels(images: ImageSet, num_classes: int) -> None:

@@ -12,48 +12,17 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from logitstore.cards import Preprocessing, load_model, weights_path
-from logitstore.device import default_workers, require_runs, resolve_device, resolve_dtype
+from logitstore.device import Compute, require_runs
 from logitstore.errors import InputError, ModelError
 from logitstore.images import ImageSet, match_classes, named_by_number
 from logitstore.models import default_preprocessing, model_name, restore_model
 from logitstore.scoring import check_labels, eval_logits
 
-_DEFAULT_BATCH = {"cpu": 64, "cuda": 256}
 _NAMED = 3  # classes of each side in a message
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compute:
-    """Where and how models look at images."""
-
-    device: torch.device
-    """Where they run."""
-    dtype: torch.dtype
-    """float32, or the type of autocast."""
-    batch_size: int
-    """Images at a time."""
-    workers: int
-    """Threads that decode and resize."""
-
-    @classmethod
-    def of(cls, *, device: str, dtype: str, batch_size: int | None, workers: int | None) -> Compute:
-        """What the options of a command ask for.
-
-        Raises:
-            InputError: no such device or dtype.
-        """
-        where = resolve_device(device)
-        return cls(
-            device=where,
-            dtype=resolve_dtype(dtype, where),
-            batch_size=batch_size or _DEFAULT_BATCH.get(where.type, 64),
-            workers=workers or default_workers(where),
-        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,10 +55,7 @@ class TrainedModel:
             images,
             size=self.size,
             preprocessing=self.preprocessing,
-            device=self.compute.device,
-            dtype=self.compute.dtype,
-            batch_size=self.compute.batch_size,
-            workers=self.compute.workers,
+            compute=self.compute,
             advance=advance,
         )
         return closing(found)

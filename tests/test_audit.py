@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -288,17 +287,8 @@ def first_classes(store: Store) -> NDArray[np.int64]:
     return labels
 
 
-def test_without_matplotlib_there_is_a_report_and_no_sheet(
-    made_up: tuple[Store, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **options: Any) -> Any:
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return real(name, *args, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+@pytest.mark.usefixtures("without_matplotlib")
+def test_without_matplotlib_there_is_a_report_and_no_sheet(made_up: tuple[Store, str], tmp_path: Path) -> None:
     result = audited(*made_up, tmp_path, top=2)
     assert result.sheet is None and result.hard > 0
     assert Path(result.report).is_file()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image
 import cli
 import logitstore.report.pearson
 from logitstore.cards import Card, Preprocessing, save_model
+from logitstore.device import Compute
 from logitstore.errors import DataError, InputError, ModelError
 from logitstore.images import open_images
 from logitstore.models import build_model
@@ -151,7 +151,8 @@ def reference(path: str, model: str, samples: list[int]) -> NDArray[np.float64]:
     restored = build_model(model, num_classes=10, size=32).eval()
     restored.load_state_dict(load_weights(path))
     images = open_images("digits", split="val").select(samples)
-    parts = [logits for _, logits in eval_logits(restored, images, size=32, preprocessing=PLAIN, device=CPU)]
+    found = eval_logits(restored, images, size=32, preprocessing=PLAIN, compute=Compute(device=CPU))
+    parts = [logits for _, logits in found]
     return np.corrcoef(torch.cat(parts).double().numpy(), rowvar=False)
 
 
@@ -241,15 +242,8 @@ def test_memory_is_said_where_it_matters(files: dict[str, str], monkeypatch: pyt
     assert "The maps of 10 classes take" in out.getvalue()
 
 
-def test_pictures_need_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **options: Any) -> Any:
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return real(name, *args, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+@pytest.mark.usefixtures("without_matplotlib")
+def test_pictures_need_matplotlib(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"pip install 'logitstore\[report\]'"):
         draw_maps({"map": np.eye(3, dtype=np.float32)}, tmp_path / "map.png", title="one")
 

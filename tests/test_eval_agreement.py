@@ -22,12 +22,15 @@ from scipy.stats import multinomial
 import cli
 from logitstore.accuracy import wilson_interval
 from logitstore.cards import Card, Preprocessing, load_model, save_model
+from logitstore.device import Compute
 from logitstore.errors import DataError, InputError, ModelError
 from logitstore.evaluate import EvalConfig, EvalResult, evaluate
 from logitstore.evaluate.compare import paired_interval
 from logitstore.images import ImageSet, open_images
 from logitstore.models import build_model
 from logitstore.scoring import eval_logits
+
+ON_CPU = Compute(device=torch.device("cpu"))
 
 DIGITS = tuple(str(digit) for digit in range(10))
 OTHER = Preprocessing(mean=(0.2, 0.3, 0.4), std=(0.5, 0.6, 0.7), crop_pct=0.9)
@@ -68,7 +71,7 @@ def logits_of(path: str) -> NDArray[np.float64]:
     assert card is not None
     model = build_model(MODEL, num_classes=card.num_classes, size=card.size).eval()
     model.load_state_dict(state)
-    found = eval_logits(model, digits(), size=card.size, preprocessing=card.preprocessing, device=torch.device("cpu"))
+    found = eval_logits(model, digits(), size=card.size, preprocessing=card.preprocessing, compute=ON_CPU)
     return torch.cat([logits for _, logits in found]).double().numpy()
 
 

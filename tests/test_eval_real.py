@@ -15,12 +15,15 @@ from timm.data import RealLabelsImagenet
 
 from logitstore.accuracy import wilson_interval
 from logitstore.cards import Card, load_model, save_model
+from logitstore.device import Compute
 from logitstore.errors import DataError, InputError
 from logitstore.evaluate import EvalConfig, evaluate
 from logitstore.evaluate.real import numbered_by_model
 from logitstore.images import open_images
 from logitstore.models import build_model
 from logitstore.scoring import eval_logits
+
+ON_CPU = Compute(device=torch.device("cpu"))
 
 # Of ImageNet's first validation images, some have no ReaL label, some several.
 VALIDATION = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, 25)]
@@ -49,7 +52,7 @@ def logits_of(path: str, images: str) -> NDArray[np.float32]:
     model = build_model(MODEL, num_classes=1000, size=32).eval()
     model.load_state_dict(state)
     data = open_images(images, split="val", whole=True)
-    found = eval_logits(model, data, size=32, preprocessing=PLAIN, device=torch.device("cpu"))
+    found = eval_logits(model, data, size=32, preprocessing=PLAIN, compute=ON_CPU)
     return torch.cat([logits for _, logits in found]).numpy()
 
 

@@ -19,12 +19,15 @@ from torch import Tensor, nn
 
 from logitstore.accuracy import wilson_interval
 from logitstore.cards import Card, save_model
+from logitstore.device import Compute
 from logitstore.errors import DataError, InputError, ModelError, NonFiniteError
 from logitstore.evaluate import EvalConfig, evaluate
 from logitstore.images import open_images
 from logitstore.models import build_model
 from logitstore.progress import Progress
 from logitstore.scoring import label_ranks, score
+
+ON_CPU = Compute(device=torch.device("cpu"))
 
 
 class Fixed(nn.Module):
@@ -42,9 +45,8 @@ class Fixed(nn.Module):
 
 def fixed_score(logits_NC: Tensor, labels: list[int], batch_size: int = 3) -> tuple[int, int, int]:
     images = MemoryImages(len(labels), labels=labels)
-    accuracy = score(
-        Fixed(logits_NC), images, size=16, preprocessing=PLAIN, device=torch.device("cpu"), batch_size=batch_size
-    )
+    compute = Compute(device=torch.device("cpu"), batch_size=batch_size)
+    accuracy = score(Fixed(logits_NC), images, size=16, preprocessing=PLAIN, compute=compute)
     return accuracy.top1, accuracy.top5, accuracy.images
 
 
@@ -87,14 +89,14 @@ def test_what_cannot_be_scored() -> None:
     with pytest.raises(DataError, match="outside the model's 2 classes"):
         fixed_score(torch.zeros(1, 2), [2])
     with pytest.raises(DataError, match="no labels to measure accuracy"):
-        score(Fixed(torch.zeros(2, 2)), MemoryImages(2), size=8, preprocessing=PLAIN, device=torch.device("cpu"))
+        score(Fixed(torch.zeros(2, 2)), MemoryImages(2), size=8, preprocessing=PLAIN, compute=ON_CPU)
 
 
 def test_mode_is_restored() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3 * 64, 2))
     for training in (True, False):
         model.train(training)
-        score(model, MemoryImages(2, labels=[0, 1]), size=8, preprocessing=PLAIN, device=torch.device("cpu"))
+        score(model, MemoryImages(2, labels=[0, 1]), size=8, preprocessing=PLAIN, compute=ON_CPU)
         assert model.training == training
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from logitstore.device import seeded
+from logitstore.device import Compute, seeded
 from logitstore.dump import DumpConfig, dump
 from logitstore.images import open_images
 from logitstore.learning.criterion import Criterion, Targets
@@ -89,7 +89,7 @@ def test_the_teacher_is_above_90_percent() -> None:
         open_images("digits", split="val"),
         size=32,
         preprocessing=teacher.preprocessing,
-        device=CPU,
+        compute=Compute(device=CPU),
     )
     assert accuracy.top1 / accuracy.images > 0.9
 

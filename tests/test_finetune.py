@@ -17,6 +17,7 @@ import torch
 
 import logitstore.finetune.loop
 from logitstore.cards import Preprocessing, load_model, save_model, weights_sha256
+from logitstore.device import Compute
 from logitstore.errors import DataError, InputError, MismatchError, ModelError, NonFiniteError
 from logitstore.finetune import FinetuneConfig, FinetuneResult, finetune
 from logitstore.images import open_images
@@ -88,7 +89,7 @@ def test_dump_finds_what_finetune_left(trained: FinetuneResult) -> None:
     teacher = load_teacher("test_efficientnet", images=open_images("digits"), size=32, device="cpu", runs_dir=runs)
     assert teacher.sha256 == trained.sha256
     assert isinstance(teacher.model, torch.nn.Module)
-    again = score(teacher.model, val, size=32, preprocessing=teacher.preprocessing, device=CPU)
+    again = score(teacher.model, val, size=32, preprocessing=teacher.preprocessing, compute=Compute(device=CPU))
     assert again.to_dict() == trained.accuracy
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,16 +106,7 @@ def test_refuses_an_unknown_format(store: Store, images: ImageSet, tmp_path: Pat
         contact_sheet(store, images, tmp_path / "views.nonsense")
 
 
-def test_says_how_to_get_matplotlib(
-    store: Store, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **options: Any) -> Any:
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return real(name, *args, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+@pytest.mark.usefixtures("without_matplotlib")
+def test_says_how_to_get_matplotlib(store: Store, images: ImageSet, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"pip install 'logitstore\[report\]'"):
         contact_sheet(store, images, tmp_path / "views.png")

@@ -14,7 +14,7 @@ from learner_cases import BATCH, CLASSES, CPU, HARD, PLAIN, SOFT, gradients, lea
 from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
-from logitstore.device import normalise
+from logitstore.device import Compute, normalise
 from logitstore.errors import NonFiniteError
 from logitstore.learning.criterion import Criterion, Targets
 from logitstore.learning.learner import Learner
@@ -92,7 +92,7 @@ def test_an_average_is_scored_with_its_own_weights(batches: list[Batch]) -> None
 
     def measure() -> torch.Tensor:
         seen.clear()
-        score(model, images, size=32, preprocessing=PLAIN, device=CPU, batch_size=8)
+        score(model, images, size=32, preprocessing=PLAIN, compute=Compute(device=CPU, batch_size=8))
         return seen[0]
 
     model.eval()

@@ -6,14 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.accuracy import Accuracy
+from logitstore.device import Compute
 from logitstore.evaluate.compare import agreement, baseline_columns, baseline_gains, teacher_columns
 from logitstore.evaluate.config import EvalConfig
 from logitstore.evaluate.real import numbered_by_model, real_labels
 from logitstore.evaluate.result import EvalResult
 from logitstore.images import ImageSet, named_by_number, open_images
 from logitstore.progress import Progress, ProgressFactory, start
-from logitstore.scoring import label_ranks
-from logitstore.trained import Compute, TrainedModel, load_trained
+from logitstore.scoring import accuracy_of, label_ranks
+from logitstore.trained import TrainedModel, load_trained
 
 
 def evaluate(config: EvalConfig, progress: ProgressFactory | None = None) -> EvalResult:
@@ -105,11 +106,7 @@ def _measure(
                 rank_N[rows] = label_ranks(logits_BC, images.labels[rows, None])
             if real_NL is not None:
                 real_rank_N[rows] = label_ranks(logits_BC, real_NL[rows])
-    own = None if images.labels is None else _accuracy(rank_N, images.split)
+    own = None if images.labels is None else accuracy_of(rank_N, images.split)
     # Without a right class there is nothing to get right.
-    real = None if real_NL is None else _accuracy(real_rank_N[(real_NL >= 0).any(1)], images.split)
+    real = None if real_NL is None else accuracy_of(real_rank_N[(real_NL >= 0).any(1)], images.split)
     return own, real, rank_N < 1
-
-
-def _accuracy(rank_N: NDArray[np.int64], split: str) -> Accuracy:
-    return Accuracy(images=len(rank_N), top1=int((rank_N < 1).sum()), top5=int((rank_N < 5).sum()), split=split)

@@ -16,6 +16,7 @@ import torch
 
 from logitstore.accuracy import Accuracy
 from logitstore.cards import Card, save_model
+from logitstore.device import Compute
 from logitstore.learning.feed import Feed
 from logitstore.learning.folder import RunFolder
 from logitstore.learning.learner import Learner
@@ -203,10 +204,12 @@ class Run:
             self.feed.validation,
             size=self.feed.loader.size,
             preprocessing=self.learner.preprocessing,
-            device=self.learner.device,
-            dtype=self.learner.dtype,
-            batch_size=self.feed.loader.batch_size,
-            workers=self.feed.loader.workers,
+            compute=Compute(
+                device=self.learner.device,
+                dtype=self.learner.dtype,
+                batch_size=self.feed.loader.batch_size,
+                workers=self.feed.loader.workers,
+            ),
         )
 
     def _save_model(self, path: Path) -> None:

@@ -146,8 +146,8 @@ def audit(config: AuditConfig, progress: ProgressFactory | None = None) -> Audit
         records=len(epochs) * len(images),
         views=findings.views,
         records_per_second=len(epochs) * len(images) / max(seconds, 1e-9),
-        classes=findings.classes()[:_CLASSES_SHOWN],
-        worst=findings.worst_rows(),
+        classes=findings.classes[:_CLASSES_SHOWN],
+        worst=findings.worst_rows,
     )
 
 

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from logitstore.device import Compute
 from logitstore.errors import InputError
 from logitstore.images import ImageSet, open_images
 from logitstore.progress import ProgressFactory, start
 from logitstore.report.heatmaps import draw_maps, require_drawing
 from logitstore.report.pearson import ClassCorrelation, off_diagonal_mean
-from logitstore.trained import Compute, TrainedModel, load_trained
+from logitstore.trained import TrainedModel, load_trained
 
 MAX_CLASSES = 25_000
 _SAID_FROM = 1e9  # bytes

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ class Findings:
             "label_prob": float(self.counts.mean_label_prob_N[number]),
         }
 
+    @cached_property
     def worst_rows(self) -> list[dict[str, Any]]:
         """The worst, with the class that is the most probable over all views, and how often it comes first."""
         best_M = self.said.prob_MC.argmax(1)
@@ -87,6 +89,7 @@ class Findings:
             for place, (number, best) in enumerate(zip(self.worst.tolist(), best_M.tolist(), strict=True))
         ]
 
+    @cached_property
     def classes(self) -> list[dict[str, Any]]:
         """Classes that have hard samples, the largest share first."""
         judged_C = np.bincount(self.labels[self.counts.views_N > 0])
@@ -111,8 +114,8 @@ class Findings:
             "views": self.views,
             "judged": self.judged,
             "hard": len(self.hard),
-            "classes": self.classes(),
-            "worst": self.worst_rows(),
+            "classes": self.classes,
+            "worst": self.worst_rows,
         }
 
         def write(temporary: Path) -> None:

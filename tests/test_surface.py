@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module imports only from rooms of a lower rank, or from its own room.
 RANKS = [
     {"errors"},
-    {"pcg", "process", "progress", "signals", "console"},
+    {"pcg", "process", "progress", "signals", "console", "launch", "jit"},
     {"store", "views", "images", "device", "accuracy", "cards"},
     {"loader", "losses", "topk", "students", "published"},
     {"models", "optim", "scoring", "initial"},
@@ -31,7 +31,7 @@ FORBIDDEN = {
     "errors": HEAVY | {"numpy", "logitstore"},
     "pcg": HEAVY,
     "console": HEAVY | {"numpy"},
-    "store": {"torch", "timm", "torchvision", "numba", "PIL", "sklearn"},
+    "store": {"torch", "timm", "torchvision", "PIL", "sklearn"},
     "views": {"torch", "timm", "torchvision", "zarr", "sklearn"},
     "images": {"zarr"},
     "students": {"zarr", "numba", "logitstore"},

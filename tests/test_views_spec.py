@@ -20,7 +20,7 @@ from numba import njit
 from logitstore import views
 from logitstore.errors import InputError, ViewError
 from logitstore.views import OPERATIONS, Renderer, Rng, ViewSpec, check_transform, crc32c, spec, view_spec, witness
-from logitstore.views.jit import kernel
+from logitstore.jit import kernel
 from tests.view_cases import decoded, recipes
 
 
@@ -281,7 +281,7 @@ def test_kernels_compile_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPat
 
         return compiled
 
-    monkeypatch.setattr("logitstore.views.jit.njit", without_cache)
+    monkeypatch.setattr("logitstore.jit.njit", without_cache)
     assert kernel(lambda x: x + 1)(2) == 3
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.views.buffers import buffers
-from logitstore.views.jit import kernel
+from logitstore.jit import kernel
 
 U8 = NDArray[np.uint8]
 

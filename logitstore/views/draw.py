@@ -29,7 +29,7 @@ from itertools import permutations
 import numpy as np
 
 from logitstore import pcg
-from logitstore.views.jit import kernel
+from logitstore.jit import kernel
 from logitstore.views.spec import OPERATIONS, ViewSpec
 from logitstore.views.tables import ONE, exp2, load_tables, log2, normal_quantile
 

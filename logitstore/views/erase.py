@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.views.draw import NOISE, ErasedBox, next_bits, start
-from logitstore.views.jit import kernel
+from logitstore.jit import kernel
 from logitstore.views.tables import load_tables, normal_quantile
 
 U8 = NDArray[np.uint8]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.views.jit import kernel
+from logitstore.jit import kernel
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]

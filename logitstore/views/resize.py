@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.views.buffers import buffers
-from logitstore.views.jit import kernel
+from logitstore.jit import kernel
 from logitstore.views.weights import BITS, axis_weights, round_up
 
 U8 = NDArray[np.uint8]

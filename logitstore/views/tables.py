@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.views.jit import kernel
+from logitstore.jit import kernel
 
 TABLE_FILE = Path(__file__).with_name("tables.npz")
 INTERVALS = 4096

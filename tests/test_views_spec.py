@@ -19,8 +19,8 @@ from numba import njit
 
 from logitstore import views
 from logitstore.errors import InputError, ViewError
-from logitstore.views import OPERATIONS, Renderer, Rng, ViewSpec, check_transform, crc32c, spec, view_spec, witness
 from logitstore.jit import kernel
+from logitstore.views import OPERATIONS, Renderer, Rng, ViewSpec, check_transform, crc32c, spec, view_spec, witness
 from tests.view_cases import decoded, recipes
 
 

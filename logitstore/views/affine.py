@@ -18,8 +18,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.views.buffers import buffers
 from logitstore.jit import kernel
+from logitstore.views.buffers import buffers
 
 U8 = NDArray[np.uint8]
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.views.draw import NOISE, ErasedBox, next_bits, start
 from logitstore.jit import kernel
+from logitstore.views.draw import NOISE, ErasedBox, next_bits, start
 from logitstore.views.tables import load_tables, normal_quantile
 
 U8 = NDArray[np.uint8]

@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.views.buffers import buffers
 from logitstore.jit import kernel
+from logitstore.views.buffers import buffers
 from logitstore.views.weights import BITS, axis_weights, round_up
 
 U8 = NDArray[np.uint8]

@@ -12,8 +12,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.views.buffers import buffers
 from logitstore.jit import kernel
+from logitstore.views.buffers import buffers
 
 I32 = NDArray[np.int32]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from logitstore.views.source import Source
 from logitstore.views.spec import OPERATIONS, ViewSpec, view_spec
 
 # Not lazy: the function must take the name that its module of the same name would otherwise have here.
@@ -27,6 +28,7 @@ __all__ = [
     "Mix",
     "Renderer",
     "Rng",
+    "Source",
     "ViewSpec",
     "centre_view",
     "check_transform",

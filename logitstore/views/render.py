@@ -21,6 +21,7 @@ from logitstore.views.draw import Drawer, ViewParams
 from logitstore.views.erase import erase, noise_tables
 from logitstore.views.mix import Mix, mix_batch
 from logitstore.views.resize import crop_resize
+from logitstore.views.source import Source
 from logitstore.views.spec import GEOMETRIC, ViewSpec
 from logitstore.views.tables import load_tables, sin_degrees
 
@@ -109,6 +110,11 @@ class _Canvas:
             self.view, self._spare = self._spare, self.view
 
 
+def _check_pixels(pixels_HWC: U8) -> None:
+    if pixels_HWC.dtype != np.uint8 or pixels_HWC.ndim != 3 or pixels_HWC.shape[2] != 3 or not pixels_HWC.size:
+        raise ViewError(f"An image must be uint8 [H, W, 3], got {pixels_HWC.dtype} {list(pixels_HWC.shape)}.")
+
+
 class Renderer:
     """Makes views from images and seeds. Holds no state, so that threads may share one.
 
@@ -153,31 +159,61 @@ class Renderer:
         Raises:
             ViewError: image or memory has another type or shape, or the user's transform failed.
         """
-        if pixels_HWC.dtype != np.uint8 or pixels_HWC.ndim != 3 or pixels_HWC.shape[2] != 3 or not pixels_HWC.size:
-            raise ViewError(f"An image must be uint8 [H, W, 3], got {pixels_HWC.dtype} {list(pixels_HWC.shape)}.")
-        if out_3HW.dtype != np.uint8 or out_3HW.shape != (3, self.size, self.size) or not out_3HW.flags.c_contiguous:
-            raise ViewError(
-                f"A view must be C-contiguous uint8 [3, {self.size}, {self.size}], "
-                f"got {out_3HW.dtype} {list(out_3HW.shape)}."
-            )
+        _check_pixels(pixels_HWC)
+        self._check_out(out_3HW)
         if self.spec.transform is not None:
             run_transform(self.spec.transform, pixels_HWC, seed, out_3HW)
             return
         pixels_HWC = np.ascontiguousarray(pixels_HWC)
-        self._paint(pixels_HWC, self.params(pixels_HWC.shape[0], pixels_HWC.shape[1], seed), seed, out_3HW)
+        self._paint(pixels_HWC, 0, self.params(pixels_HWC.shape[0], pixels_HWC.shape[1], seed), seed, out_3HW)
+
+    def render_source(self, source: Source, seed: int, out_3HW: U8) -> None:
+        """The same view as ``render_into`` makes of the whole image, asking only for the rows that the crop needs.
+
+        Args:
+            source: the image; a user's own transform is handed all of its rows.
+            seed: the view's seed, in [0, 2**32).
+            out_3HW: uint8 [3, S, S], C-contiguous, written.
+
+        Raises:
+            ViewError: rows or memory have another type or shape, or the user's transform failed.
+        """
+        height, width = source.height, source.width
+        if self.spec.transform is not None:
+            self.render_into(source.rows(0, height), seed, out_3HW)
+            return
+        self._check_out(out_3HW)
+        params = self.params(height, width, seed)
+        _, top, _, crop_height = params.crop
+        pixels_HWC = source.rows(top, top + crop_height)
+        _check_pixels(pixels_HWC)
+        if pixels_HWC.shape[:2] != (crop_height, width):
+            raise ViewError(
+                f"A source of {width} columns was asked for {crop_height} rows, and gave {list(pixels_HWC.shape)}."
+            )
+        self._paint(np.ascontiguousarray(pixels_HWC), top, params, seed, out_3HW)
 
     def mix(self, views_BCHW: U8, seeds_B: NDArray[np.uint32]) -> Mix:
         """Mix the pairs (0, 1), (2, 3), ... in place, as the spec says; see ``mix``."""
         return mix_batch(self.spec, views_BCHW, seeds_B)
 
-    def _paint(self, pixels_HWC: U8, params: ViewParams, seed: int, out: U8) -> None:
+    def _check_out(self, out_3HW: U8) -> None:
+        if out_3HW.dtype != np.uint8 or out_3HW.shape != (3, self.size, self.size) or not out_3HW.flags.c_contiguous:
+            raise ViewError(
+                f"A view must be C-contiguous uint8 [3, {self.size}, {self.size}], "
+                f"got {out_3HW.dtype} {list(out_3HW.shape)}."
+            )
+
+    def _paint(self, pixels_HWC: U8, first_row: int, params: ViewParams, seed: int, out: U8) -> None:
+        """``pixels_HWC`` begins at ``first_row`` of the image that ``params`` speak of."""
         spare: U8 = buffers.take("spare view", np.uint8, *out.shape)  # type: ignore[assignment]
         # Each of these operations changes buffers; starting in the right one, the last leaves the view in ``out``.
         if sum(name in _OUT_OF_PLACE for name, _ in params.operations) % 2:
             canvas = _Canvas(spare, out, self.spec.fill)
         else:
             canvas = _Canvas(out, spare, self.spec.fill)
-        crop_resize(pixels_HWC, *params.crop, params.flip, canvas.view)
+        left, top, width, height = params.crop
+        crop_resize(pixels_HWC, left, top - first_row, width, height, params.flip, canvas.view)
         for name, argument in params.operations:
             canvas.apply(name, argument)
         canvas.settle()

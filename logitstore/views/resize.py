@@ -168,9 +168,7 @@ def _horizontal(  # type: ignore[no-untyped-def]
             target = outputs - 1 - o if flip else o
             for c in range(3):
                 run = c * padded + target
-                _weighted_sum(
-                    block, _NONE, start + c, _STEP_PIXEL, weight_OK, o, count_O[o], acc, summed, run, length
-                )
+                _weighted_sum(block, _NONE, start + c, _STEP_PIXEL, weight_OK, o, count_O[o], acc, summed, run, length)
         _store_block(summed_words, top, height, turned, out_words)
 
 

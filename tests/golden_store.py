@@ -10,7 +10,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from logitstore.store.checksums import canonical_json
+from logitstore.checksums import canonical_json
 from tests.store_cases import DENSE, SMALL, write_store
 
 FOLDER = Path(__file__).parent / "golden"

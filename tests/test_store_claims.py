@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from logitstore.checksums import canonical_json
 from logitstore.errors import ClaimLostError, DamagedError
 from logitstore.store import Store, claim_shard, commit_shard, create_store, tidy, verify_store
 from logitstore.store import claims as claims_module
-from logitstore.store.checksums import canonical_json
 from logitstore.store.claims import Claim, acquire, claim_key, read_chain
 from logitstore.store.owner import Owner, this_process
 from tests.store_cases import SMALL, content, killed_process, make_block, write_shards

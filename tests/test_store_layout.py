@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from logitstore.checksums import canonical_json, crc32c_hex, is_intact, seal
 from logitstore.errors import DamagedError, FormatError, InputError, MismatchError
 from logitstore.store import Manifest, choose_chunk_size, choose_shard_size
-from logitstore.store.checksums import canonical_json, crc32c_hex, is_intact, seal
 from logitstore.store.codecs import CODECS, codec_from_dict
 from logitstore.store.codecs.standard import StandardCodec
 from logitstore.store.layout import array_layouts, metadata_documents, read_manifest

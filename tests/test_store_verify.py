@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from logitstore.checksums import canonical_json, crc32c_hex, seal
 from logitstore.errors import DamagedError, FormatError, IncompleteError, StoreError, StoreNotFoundError
 from logitstore.store import create_store, open_store, verify_store
-from logitstore.store.checksums import canonical_json, crc32c_hex, seal
 from tests.store_cases import DENSE, SMALL, state, write_shards, write_store
 
 ARRAYS = ("seed/c/1/1", "index/c/1/1/0", "logp/c/1/1/0", "tail/c/1/1", "logz/c/1/1", "witness/c/1/1")

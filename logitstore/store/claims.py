@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
 
+from logitstore.checksums import canonical_json
 from logitstore.errors import ClaimLostError, DamagedError
-from logitstore.store.checksums import canonical_json
 from logitstore.store.commits import shard_name
 from logitstore.store.layout import COMMITS
 from logitstore.store.objects import SILENCE_LIMIT_S, LocalObjects

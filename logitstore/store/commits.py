@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from logitstore.checksums import canonical_json, crc32c_hex, is_intact, seal
 from logitstore.errors import DamagedError
-from logitstore.store.checksums import canonical_json, crc32c_hex, is_intact, seal
 from logitstore.store.layout import COMMITS
 from logitstore.store.objects import LocalObjects
 

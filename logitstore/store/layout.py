@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from logitstore.checksums import canonical_json, crc32c_hex, is_intact, seal
 from logitstore.errors import DamagedError, FormatError
-from logitstore.store.checksums import canonical_json, crc32c_hex, is_intact, seal
 from logitstore.store.codecs import Codec
 from logitstore.store.manifest import WITNESS_EVERY, Manifest, Values
 

@@ -14,8 +14,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from logitstore.checksums import canonical_json
 from logitstore.errors import FormatError, InputError, MismatchError
-from logitstore.store.checksums import canonical_json
 from logitstore.store.codecs import Codec, codec_from_dict
 from logitstore.store.codecs.standard import StandardCodec
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
+from logitstore.checksums import canonical_json
 from logitstore.errors import InputError
-from logitstore.store.checksums import canonical_json
 from logitstore.store.layout import METADATA, ArrayLayout, array_layouts
 from logitstore.store.manifest import Manifest
 

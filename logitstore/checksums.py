@@ -1,4 +1,4 @@
-"""Canonical JSON and CRC-32C: the two things every checksum of a store is made of.
+"""Canonical JSON and CRC-32C: the two things every checksum of stores and packed images is made of.
 
 A *sealed* document is a JSON object that carries its own CRC-32C in the field ``crc32c``, taken over the canonical
 JSON of the document without that field and without the fields the format excludes.

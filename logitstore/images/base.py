@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from logitstore.errors import DataError, InputError
+from logitstore.images.jpeg import Pixels as Pixels
+from logitstore.images.source import ImageSource
 
-Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int], object]
 
 _NUMBER = re.compile(r"0|[1-9][0-9]*")
@@ -75,6 +76,15 @@ class ImageSet(ABC):
         Raises:
             DecodeError: the image does not decode; the message names it.
         """
+
+    def source(self, i: int) -> ImageSource:
+        """The image, to be asked for some of its rows; those that nobody asks for may stay undecoded.
+
+        Raises:
+            DecodeError: the image does not decode; the message names it. What is found only on decoding, the source
+                raises when it is asked.
+        """
+        return ImageSource(self.pixels(i))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -187,6 +197,9 @@ class _Subset(ImageSet):
 
     def pixels(self, i: int) -> Pixels:
         return self._base.pixels(int(self._samples[i]))
+
+    def source(self, i: int) -> ImageSource:
+        return self._base.source(int(self._samples[i]))
 
     def _fingerprint(self) -> str:
         return hashlib.sha256(f"{self._title} of {self._base.fingerprint}".encode()).hexdigest()

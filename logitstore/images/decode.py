@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from logitstore.images.base import Pixels
+from logitstore.images.exif import orientation
+from logitstore.images.jpeg import Encoded, decode_jpeg
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # JPEG includes MPO
 SUFFIXES = frozenset([".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 
-_ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,17 +33,22 @@ _ORIENTATIONS = {
 }
 
 
-def decode(data: bytes) -> Pixels:
+def decode(data: Encoded) -> Pixels:
     """Pixels of an image file: uint8 [H, W, 3], C-contiguous, read-only.
 
     Raises:
         Exception: whatever Pillow raises; the caller knows the file's name and raises ``DecodeError`` from it.
     """
+    pixels = decode_jpeg(data)
+    return _decode_by_pillow(data) if pixels is None else pixels
+
+
+def _decode_by_pillow(data: Encoded) -> Pixels:
     with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         opened.load()
         image: Image.Image = opened
         # Pillow itself turns TIFFs; it leaves the block in ``info`` of the other formats.
-        turn = None if opened.format == "TIFF" else _ORIENTATIONS.get(_orientation(opened.info.get("exif")))
+        turn = None if opened.format == "TIFF" else _ORIENTATIONS.get(orientation(opened.info.get("exif")))
         if turn is not None:
             image = opened.transpose(turn)
         return _rgb(image)
@@ -66,28 +72,6 @@ def repeat_grey(grey_HW: NDArray[np.uint8]) -> Pixels:
     pixels = np.repeat(grey_HW[:, :, None], 3, axis=2)
     pixels.flags.writeable = False
     return pixels
-
-
-def _orientation(exif: bytes | None) -> int:
-    """The orientation (1 to 8) that an Exif block names; 1 where there is none or the block is damaged.
-
-    Source: Exif 2.32, 4.6.2 (the block is a TIFF header with directories of 12-byte entries) and 4.6.4 A.
-    """
-    if not exif:
-        return 1
-    tiff = exif.removeprefix(b"Exif\0\0")
-    endian: str = {b"II": "little", b"MM": "big"}.get(tiff[:2], "")
-    if not endian:
-        return 1
-
-    def number(start: int, length: int) -> int:
-        return int.from_bytes(tiff[start : start + length], endian)  # type: ignore[arg-type]
-
-    directory = number(4, 4)
-    for entry in range(directory + 2, directory + 2 + 12 * number(directory, 2), 12):
-        if number(entry, 2) == _ORIENTATION_TAG:
-            return number(entry + 8, 2)
-    return 1
 
 
 def ends_well(head: bytes, tail: bytes, size: int) -> bool:

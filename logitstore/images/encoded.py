@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 from logitstore.errors import DataError, DecodeError
 from logitstore.images.base import ImageSet, Pixels, Progress
 from logitstore.images.decode import decode, ends_well
+from logitstore.images.jpeg import Encoded
+from logitstore.images.source import EncodedSource, ImageSource
 
+_T = TypeVar("_T")
 HEAD_BYTES, TAIL_BYTES = 16, 64
 _CHECK_THREADS = 8
 _CHECK_BLOCK = 256
@@ -23,17 +27,25 @@ class EncodedImages(ImageSet):
     """A data set whose images are files, or as good as files."""
 
     @abstractmethod
-    def encoded(self, i: int) -> bytes:
+    def encoded(self, i: int) -> Encoded:
         """The bytes of image ``i``; OSError where they cannot be read."""
 
     def ends(self, i: int) -> tuple[bytes, bytes, int]:
         """First and last bytes and the size of image ``i``, cheaper than all of it where that can be had."""
         data = self.encoded(i)
-        return data[:HEAD_BYTES], data[-TAIL_BYTES:], len(data)
+        return bytes(data[:HEAD_BYTES]), bytes(data[-TAIL_BYTES:]), len(data)
 
     def pixels(self, i: int) -> Pixels:
+        return self._named(i, lambda: decode(self.encoded(i)))
+
+    def source(self, i: int) -> ImageSource:
+        data = self._named(i, lambda: self.encoded(i))
+        return EncodedSource(data, lambda: self._named(i, lambda: decode(data)))
+
+    def _named(self, i: int, step: Callable[[], _T]) -> _T:
+        """What a step of reading an image gives; where it fails, the error names the image."""
         try:
-            return decode(self.encoded(i))
+            return step()
         except Exception as error:  # Pillow's readers raise a dozen kinds on damaged files
             raise DecodeError(
                 f"{self.image_name(i)} of {self.name} does not decode ({_reason(error)}): replace or remove the file, "

@@ -10,7 +10,7 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -38,6 +38,9 @@ class ImageSet(ABC):
         flippable: whether a mirrored image still shows the same class.
         default_size: height and width of views where the user gives none, in pixels.
     """
+
+    packing: Mapping[str, object] | None = None
+    """How the images were packed (``source``, ``short_side``, ``quality``); None where they are as they came."""
 
     def __init__(
         self,
@@ -173,14 +176,16 @@ class ImageSet(ABC):
         return other
 
     def describe(self) -> dict[str, object]:
-        """What a store's manifest says of it: count, fingerprint, class names."""
+        """What a store's manifest says of it: count, fingerprint, class names; of packed images also how they were."""
         names = None if self.class_names is None else list(self.class_names)
-        return {"count": self.num_samples, "fingerprint": self.fingerprint, "class_names": names}
+        packing = {} if self.packing is None else {"packed": dict(self.packing)}
+        return {"count": self.num_samples, "fingerprint": self.fingerprint, "class_names": names, **packing}
 
 
 class _Subset(ImageSet):
     def __init__(self, base: ImageSet, samples: NDArray[np.int64], *, title: str) -> None:
         self._base, self._samples, self._title = base, samples, title
+        self.packing = base.packing
         super().__init__(
             name=base.name,
             split=base.split,

@@ -46,6 +46,8 @@ class EncodedImages(ImageSet):
         """What a step of reading an image gives; where it fails, the error names the image."""
         try:
             return step()
+        except DecodeError:  # which says it all
+            raise
         except Exception as error:  # Pillow's readers raise a dozen kinds on damaged files
             raise DecodeError(
                 f"{self.image_name(i)} of {self.name} does not decode ({_reason(error)}): replace or remove the file, "

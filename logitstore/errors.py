@@ -7,6 +7,7 @@
     │   ├── ModelError                    a teacher or student: unknown, without weights, without classifier
     │   └── ViewError                     a view spec or a user's own transform
     ├── NonFiniteError (ArithmeticError)  the teacher gave NaN or Inf; the dump stops
+    ├── PeerError                         another process of the run failed, and says why; exit code 1
     └── StoreError                        a store on disk
         ├── StoreNotFoundError (FileNotFoundError)   no store at this path
         ├── FormatError                   not a store, or another format version
@@ -48,6 +49,12 @@ class ViewError(InputError):
 
 class NonFiniteError(LogitStoreError, ArithmeticError):
     """The teacher gave a NaN or an Inf."""
+
+
+class PeerError(LogitStoreError):
+    """Another process of the same run failed or ended. Without a message where that process says why."""
+
+    exit_code = 1
 
 
 class StoreError(LogitStoreError):

@@ -8,10 +8,11 @@ Shape suffixes: B batch, C classes or colours, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import pairwise
+from math import isfinite
 from operator import add
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from logitstore.cards import Preprocessing
 from logitstore.device import autocast, normalise, seeded
+from logitstore.distributed import Ranks
 from logitstore.errors import NonFiniteError
 from logitstore.learning.criterion import Coefficients, Criterion, Parts, Targets
 from logitstore.loader import Batch
@@ -54,6 +56,26 @@ class StepLoss:
         return {name: float(value) for name, value in named.items() if value is not None}
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placed:
+    """A batch, or this process's part of one, with what a step needs of it on the device."""
+
+    batch: Batch
+    """As the loader made it."""
+    views_BCHW: Tensor
+    """Its views, uint8."""
+    targets: Targets
+    """What they are trained towards."""
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights of its rows."""
+        return float(self.batch.weight_B.sum())
+
+
 class Learner:
     """A model, student or teacher, and all that changes while it learns.
 
@@ -70,6 +92,8 @@ class Learner:
         trained: the modules that work as in training, where all others are to stay in eval mode; None is the whole
             model but for ``frozen_modules``.
         rate_option: what the command calls the peak learning rate, for messages.
+        ranks: the processes that train the model together. BatchNorm sees the images of all of them on GPUs; on CPUs,
+            where torch has no such layer, each sees its own, and the statistics that are kept are the first one's.
     """
 
     def __init__(
@@ -86,8 +110,10 @@ class Learner:
         accumulate: int = 1,
         trained: Sequence[nn.Module] | None = None,
         rate_option: str = "--base-lr",
+        ranks: Ranks | None = None,
     ) -> None:
-        self.model = model.to(device)
+        self._ranks = ranks or Ranks()
+        self.model = self._ranks.synchronised(model.to(device), device)
         if device.type == "cuda":  # as ``normalise`` lays out the images there
             self.model.to(memory_format=torch.channels_last)
         self.preprocessing, self.device, self.dtype = preprocessing, device, dtype
@@ -104,7 +130,8 @@ class Learner:
         self._ema = None
         if recipe.ema_decay is not None:
             self._ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
-        self._last_loss: Tensor | None = None
+        self._last_loss: _Watched | None = None
+        self._replica: nn.Module | None = None
 
     @property
     def result(self) -> nn.Module:
@@ -117,65 +144,86 @@ class Learner:
         """The learning rate of the next step."""
         return peak_rate(self._optimizer)
 
-    def train_step(self, batch: Batch) -> StepLoss:
-        """One optimiser step on a batch.
+    def place(self, batch: Batch) -> Placed:
+        """What a step needs of a batch, put on the device without waiting for it."""
+        views_BCHW = torch.from_numpy(batch.views_BCHW).to(self.device, non_blocking=True)
+        return Placed(batch=batch, views_BCHW=views_BCHW, targets=Targets.of(batch, self.device))
+
+    def train_step(self, batch: Batch | Placed, *, weight: float | None = None) -> StepLoss:
+        """One optimiser step on a batch, or on this process's part of one.
 
         Where the joint loss is no sum over rows, a batch in pieces goes through the model twice: first for the two
         losses of the whole batch, then for the gradient, which is therefore that of the batch in one piece.
 
+        Args:
+            batch: from the loader, or placed already.
+            weight: sum of the weights of the whole batch, over all processes; None where this is the whole batch.
+
         Returns:
-            The mean losses of the batch before the step. Their sum is checked one step later, so that a GPU need not
-            be waited for; ``require_finite`` checks the last one.
+            The mean losses of the whole batch before the step, the same in each process. Their sum is checked one step
+            later, so that a GPU need not be waited for; ``require_finite`` checks the last one.
 
         Raises:
-            NonFiniteError: the loss of the step before is NaN or infinite.
+            NonFiniteError: the loss of the step before is NaN or infinite; in all processes at once.
         """
+        placed = batch if isinstance(batch, Placed) else self.place(batch)
+        total = max(placed.weight if weight is None else weight, 1e-12)
         self._train_mode()
-        targets = Targets.of(batch, self.device)
         progress = self.step / self._last_step
-        pieces = _pieces(len(batch), self._accumulate)
+        pieces = _pieces(len(placed), self._accumulate)
+        replica = self._shared_model()
         known: Coefficients | None = None
         if len(pieces) > 1 and self._criterion.needs_losses:
-            known = self._criterion.coefficients(self._survey(batch, targets, pieces), progress)
+            known = self._criterion.coefficients(self._survey(placed, pieces, total), progress)
         self._optimizer.zero_grad(set_to_none=True)
         done: list[Parts] = []
-        for parts in self._losses(batch, targets, pieces):
-            done.append(parts.each(Tensor.detach))
-            coefficients = self._criterion.coefficients(done[-1], progress) if known is None else known
-            self._scaler.scale(coefficients.join(parts)).backward()  # type: ignore[no-untyped-call]
-        whole = reduce(add, done)
-        loss = StepLoss(parts=whole, coefficients=coefficients, total=coefficients.join(whole))
+        for piece, rows in enumerate(pieces):
+            with self._ranks.gradients(replica, last=piece == len(pieces) - 1):
+                parts = self._losses(replica, placed, piece, rows, total)
+                done.append(parts.each(Tensor.detach))
+                if known is None:
+                    whole = done[-1].each(self._ranks.added) if self._criterion.needs_losses else done[-1]
+                    known = self._criterion.coefficients(whole, progress)
+                # Gradients are averaged over the processes, and a loss is a sum over them.
+                self._scaler.scale(known.join(parts) * self._ranks.world).backward()  # type: ignore[no-untyped-call]
+        assert known is not None
+        whole = reduce(add, done).each(self._ranks.added)
+        loss = StepLoss(parts=whole, coefficients=known, total=known.join(whole))
         self._update()
         self.require_finite()
-        self._last_loss = loss.total
+        self._last_loss = _Watched(loss.total)
         return loss
 
-    def _losses(self, batch: Batch, targets: Targets, pieces: list[slice]) -> Iterator[Parts]:
-        """The losses of each piece times its share of the batch's weight, so that they add up to the batch's.
+    def _shared_model(self) -> nn.Module:
+        """The model as the processes share it; made at the first step, after weights were loaded."""
+        if self._replica is None:
+            self._replica = self._ranks.replicated(self.model, self.device)
+        return self._replica
+
+    def _losses(self, model: nn.Module, placed: Placed, piece: int, rows: slice, total: float) -> Parts:
+        """The losses of a piece times its share of the whole batch's weight, so that they add up to the batch's.
 
         Twice the same for the same step: what layers draw depends on seed, step and piece.
         """
-        total = targets.weight_B.sum().clamp(min=1e-12)
-        for piece, rows in enumerate(pieces):
-            views_BCHW = torch.from_numpy(batch.views_BCHW[rows])
-            images_BCHW = normalise(views_BCHW, self.preprocessing.mean, self.preprocessing.std, self.device)
-            with seeded(self.device, self._seed, self.step, piece), autocast(self.device, self.dtype):
-                logits_BC = _mean_logits(self.model(images_BCHW))
-            part = targets.rows(rows)
-            share = part.weight_B.sum() / total
-            yield self._criterion.parts(logits_BC, part).each(partial(torch.mul, share))
+        images_BCHW = normalise(placed.views_BCHW[rows], self.preprocessing.mean, self.preprocessing.std, self.device)
+        number = self._ranks.rank * self._accumulate + piece
+        with seeded(self.device, self._seed, self.step, number), autocast(self.device, self.dtype):
+            logits_BC = _mean_logits(model(images_BCHW))
+        share = float(placed.batch.weight_B[rows].sum()) / total
+        return self._criterion.parts(logits_BC, placed.targets.rows(rows)).each(partial(torch.mul, other=share))
 
     @torch.no_grad()
-    def _survey(self, batch: Batch, targets: Targets, pieces: list[slice]) -> Parts:
+    def _survey(self, placed: Placed, pieces: list[slice], total: float) -> Parts:
         """The losses of the whole batch, without a gradient; leaves the model as it is.
 
         Layers work as in training, so BatchNorm sees the batch here, too: its statistics are put back.
         """
         before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        losses = reduce(add, self._losses(batch, targets, pieces))
+        losses = (self._losses(self.model, placed, piece, rows, total) for piece, rows in enumerate(pieces))
+        whole = reduce(add, losses).each(self._ranks.added)
         for buffer, value in before:
             buffer.copy_(value)
-        return losses
+        return whole
 
     def _train_mode(self) -> None:
         self.model.train(self._trained is None)
@@ -205,9 +253,10 @@ class Learner:
         Raises:
             NonFiniteError: the last loss that ``train_step`` returned is one.
         """
-        if self._last_loss is not None and not bool(torch.isfinite(self._last_loss)):
+        last = 0.0 if self._last_loss is None else self._last_loss.wait()
+        if not isfinite(last):
             raise NonFiniteError(
-                f"The loss is {float(self._last_loss)} at step {self.step}: lower {self._rate_option}, lengthen "
+                f"The loss is {last} at step {self.step}: lower {self._rate_option}, lengthen "
                 "--warmup-epochs, or train in --dtype float32. Checkpoints are from before."
             )
 
@@ -244,6 +293,23 @@ class Learner:
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self._schedule.step_update(self.step)
+
+
+class _Watched:
+    """A number on its way from the device."""
+
+    def __init__(self, value: Tensor) -> None:
+        self._value = value.to("cpu", non_blocking=True)  # from a GPU into page-locked memory
+        self._copied = None
+        if value.is_cuda:
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record(torch.cuda.current_stream(value.device))
+
+    def wait(self) -> float:
+        """The number; waits for what the device was asked before it, not for what came after."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return float(self._value)
 
 
 def _mean_logits(output: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import PADDING, dense_cross_entropy, dense_target, make_records, random_logits
 
-from logitstore.losses import hard_label_cross_entropy, soft_target_cross_entropy, weighted_mean
+from benchmarks.measures.loss import made_records, peak_bytes
+from logitstore.losses import hard_label_cross_entropy, soft_target_cross_entropy, tempered_kl, weighted_mean
 
 
 @settings(max_examples=60, deadline=None)
@@ -140,14 +143,21 @@ def test_under_autocast():
     assert torch.isfinite(weight_NC.grad).all()
 
 
-def test_no_dense_target_is_made():
-    """Memory at 21,841 classes: what is saved for the backward pass is one [B, C] tensor, as for hard labels."""
-    index_BK, prob_BK, tail_B = make_records(1, 4, 100, 21_841)
-    logits_BC = torch.zeros(4, 21_841, requires_grad=True)
-    saved: list[int] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t):
-        soft_target_cross_entropy(logits_BC, index_BK, prob_BK, tail_B)
-    assert sum(size >= 4 * 21_841 for size in saved) == 1
+@pytest.mark.parametrize("temperature", [None, 4.0], ids=["cross-entropy", "divergence"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_dense_target_is_made(dtype, temperature):
+    """Memory at 21,841 classes: hard labels take three more tensors of the logits' size, soft ones one, or none."""
+    batch, classes = 512, 21_841
+    records = made_records(batch, 100, classes, torch.device("cpu"))
+    loss = soft_target_cross_entropy if temperature is None else partial(tempered_kl, temperature=temperature)
+    logits_BC = torch.zeros(batch, classes, dtype=dtype, requires_grad=True)
+    found = {}
+    for overwrite in (False, True):
+        def work(overwrite=overwrite):
+            torch.autograd.grad(loss(logits_BC, *records, overwrite=overwrite), logits_BC)
+        found[overwrite] = peak_bytes(work, torch.device("cpu")) / (logits_BC.numel() * logits_BC.element_size())
+    assert 1.0 <= found[False] < 1.5
+    assert found[True] < 0.5
 
 
 @settings(max_examples=40, deadline=None)

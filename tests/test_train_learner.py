@@ -219,4 +219,5 @@ def test_targets_keep_padding_of_both_index_types(batches: list[Batch]) -> None:
     for dtype in (np.uint16, np.uint32):
         padded = replace(records(0), index=np.full((BATCH, 2), np.iinfo(dtype).max, dtype))
         targets = Targets.of(replace(batches[0], records=padded), CPU)
-        assert targets.index_BK is not None and int(targets.index_BK.min()) == np.iinfo(dtype).max
+        assert targets.index_BK is not None and targets.index_BK.element_size() == dtype().itemsize
+        assert int(targets.index_BK.long().min()) == np.iinfo(dtype).max

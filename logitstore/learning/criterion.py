@@ -45,7 +45,8 @@ class Targets:
     own_B: Tensor
     """Weight of the sample itself in its view."""
     index_BK: Tensor | None = None
-    """Kept classes; None without records, and where logits take their place; as are the next two."""
+    """Kept classes in the store's own type; None without records, and where logits take their place; as are the next
+    two."""
     prob_BK: Tensor | None = None
     """Their probabilities."""
     tail_B: Tensor | None = None
@@ -64,7 +65,7 @@ class Targets:
         if batch.logits_BC is not None:
             targets["teacher_BC"] = move(batch.logits_BC)
         elif batch.records is not None:
-            targets["index_BK"] = move(batch.records.index.astype(np.int64))
+            targets["index_BK"] = move(batch.records.index)
             targets["prob_BK"] = move(batch.records.prob)
             targets["tail_B"] = move(batch.records.tail)
         return cls(**targets)
@@ -150,11 +151,11 @@ class Criterion:
         return self.joint in ("ratio", "harmonic")
 
     def parts(self, logits_BC: Tensor, targets: Targets) -> Parts:
-        """The losses of some rows, means over their weights."""
-        return Parts(
-            distillation=None if self.distillation is None else self.distillation(logits_BC, targets),
-            labels=None if self.labels is None else self.labels(logits_BC, targets),
-        )
+        """The losses of some rows, means over their weights. The logits are used up: they may be overwritten."""
+        # The loss on labels first: the other one may put its gradient where the logits are.
+        labels = None if self.labels is None else self.labels(logits_BC, targets)
+        distillation = None if self.distillation is None else self.distillation(logits_BC, targets)
+        return Parts(distillation=distillation, labels=labels)
 
     def coefficients(self, parts: Parts, progress: float) -> Coefficients:
         """How to join the losses at this step.
@@ -201,12 +202,20 @@ def make_criterion(recipe: Recipe) -> Criterion:
 
 def soft_target_loss(logits_BC: Tensor, targets: Targets) -> Tensor:
     """Cross-entropy against the records of a store."""
-    return soft_target_cross_entropy(logits_BC, *_records(targets), weight_B=targets.weight_B)
+    return soft_target_cross_entropy(
+        logits_BC, *_records(targets), weight_B=targets.weight_B, overwrite=_disposable(logits_BC)
+    )
 
 
 def tempered_loss(logits_BC: Tensor, targets: Targets, *, temperature: float) -> Tensor:
     """Divergence from the records of a store at a temperature."""
-    return tempered_kl(logits_BC, *_records(targets), temperature=temperature, weight_B=targets.weight_B)
+    return tempered_kl(
+        logits_BC,
+        *_records(targets),
+        temperature=temperature,
+        weight_B=targets.weight_B,
+        overwrite=_disposable(logits_BC),
+    )
 
 
 def logit_loss(logits_BC: Tensor, targets: Targets) -> Tensor:
@@ -225,6 +234,15 @@ def hard_label_loss(logits_BC: Tensor, targets: Targets, *, smoothing: float) ->
         smoothing=smoothing,
         weight_B=targets.weight_B,
     )
+
+
+def _disposable(logits_BC: Tensor) -> bool:
+    """Whether the logits come from an operation whose own gradient needs its output no more: they may be overwritten.
+
+    So they do nearly always; a head that ends in an activation is one that does need it.
+    """
+    made_by = logits_BC.grad_fn
+    return made_by is not None and made_by.name() in ("AddmmBackward0", "MmBackward0", "MeanBackward1")
 
 
 def _records(targets: Targets) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,6 +4,8 @@
 module       what lives there
 ============ ==========================================================
 soft_targets cross-entropy and divergence against sparse records
+one_pass     the same with the gradient made in the same pass
+sparse       sparse targets, and the plain form
 plain        logits against logits, and hard labels; means over rows
 joint        one loss out of a distillation loss and one on hard labels
 ============ ==========================================================

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from logitstore.errors import InputError
 from logitstore.loader.batch import Visit, global_batches, rank_slice
-from logitstore.loader.ordered import Job, in_order
+from logitstore.loader.ordered import Job, Workers, in_order
 
 
 def loader_threads() -> list[str]:
@@ -34,25 +34,28 @@ def squares(count: int, *, fails_at: int = -1) -> Iterator[Job[list[int]]]:
         yield Job(tasks=[task] * (1 + n % 4), result=lambda done=done: done)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.fixture(params=[0, 1, 3])
+def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
+    with Workers(request.param) as threads:
+        yield threads
+
+
 @pytest.mark.parametrize("ahead", [1, 5])
-def test_results_come_in_order(workers: int, ahead: int) -> None:
-    results = list(in_order(squares(20), workers=workers, ahead=ahead))
-    assert results == [[n * n] * (1 + n % 4) for n in range(20)]
-    assert not loader_threads()
+def test_results_come_in_order(workers: Workers, ahead: int) -> None:
+    for _ in range(2):
+        results = list(in_order(squares(20), workers=workers, ahead=ahead))
+        assert results == [[n * n] * (1 + n % 4) for n in range(20)]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_failing_task_is_raised_in_its_turn(workers: int) -> None:
+def test_a_failing_task_is_raised_in_its_turn(workers: Workers) -> None:
     results = in_order(squares(20, fails_at=9), workers=workers, ahead=4)
     assert len(list(itertools.islice(results, 9))) == 9
     with pytest.raises(ZeroDivisionError, match="9"):
         next(results)
-    assert not loader_threads()
+    assert list(in_order(squares(5), workers=workers, ahead=1))[4] == [16]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_job_that_cannot_be_made_is_raised_in_its_turn(workers: int) -> None:
+def test_a_job_that_cannot_be_made_is_raised_in_its_turn(workers: Workers) -> None:
     def jobs() -> Iterator[Job[list[int]]]:
         yield from squares(5)
         raise KeyError("sixth")
@@ -61,7 +64,6 @@ def test_a_job_that_cannot_be_made_is_raised_in_its_turn(workers: int) -> None:
     assert len(list(itertools.islice(results, 5))) == 5
     with pytest.raises(KeyError, match="sixth"):
         next(results)
-    assert not loader_threads()
 
 
 def test_jobs_are_made_no_further_ahead_than_asked() -> None:
@@ -72,29 +74,49 @@ def test_jobs_are_made_no_further_ahead_than_asked() -> None:
             made.append(n)
             yield Job(tasks=[lambda: None], result=lambda n=n: n)
 
-    results = in_order(jobs(), workers=2, ahead=3)
-    assert [next(results) for _ in range(10)] == list(range(10))
-    assert len(made) == 13
-    results.close()
+    with Workers(2) as workers:
+        results = in_order(jobs(), workers=workers, ahead=3)
+        assert [next(results) for _ in range(10)] == list(range(10))
+        assert len(made) == 13
+        results.close()
 
 
-@pytest.mark.parametrize("stop", [GeneratorExit, KeyboardInterrupt])
-def test_stopping_early_leaves_no_thread(stop: type[BaseException]) -> None:
-    started = threading.Event()
+@pytest.mark.parametrize("stop", [GeneratorExit, KeyboardInterrupt, ZeroDivisionError])
+def test_stopping_early_drops_what_waits_and_awaits_what_runs(stop: type[BaseException]) -> None:
+    started, running = threading.Event(), []
 
     def slow() -> None:
+        running.append(1)
         started.set()
         time.sleep(0.05)
+        running.pop()
+        if stop is ZeroDivisionError and len(done) == 1:
+            raise ZeroDivisionError
 
-    results = in_order((Job(tasks=[slow] * 50, result=lambda: 0) for _ in range(3)), workers=2, ahead=1)
-    first = in_order((Job(tasks=[slow] * 2, result=lambda: 0) for _ in range(30)), workers=2, ahead=20)
-    next(first)
-    assert started.is_set() and loader_threads()
-    began = time.monotonic()
-    with pytest.raises(stop):
-        first.throw(stop)
-    assert time.monotonic() - began < 1.0  # of 3 seconds' work that was waiting
-    results.close()
+    done: list[int] = []
+    with Workers(2) as workers:
+        results = in_order((Job(tasks=[slow] * 2, result=lambda: 0) for _ in range(30)), workers=workers, ahead=20)
+        done.append(next(results))
+        assert started.is_set()
+        threads = set(loader_threads())
+        assert len(threads) == 2
+        began = time.monotonic()
+        with pytest.raises(stop):
+            next(results) if stop is ZeroDivisionError else results.throw(stop)
+        assert time.monotonic() - began < 1.0  # of 1.5 seconds' work that was waiting, by two threads
+        assert not running
+        time.sleep(0.06)
+        assert not running  # nor does anything start again
+        assert set(loader_threads()) == threads
+    assert not loader_threads()
+
+
+def test_closing_twice_and_before_the_first_use() -> None:
+    workers = Workers(2)
+    workers.close()
+    assert list(in_order(squares(3), workers=workers, ahead=1)) == [[0], [1, 1], [4, 4, 4]]
+    workers.close()
+    workers.close()
     assert not loader_threads()
 
 

@@ -12,6 +12,8 @@ from logitstore.loader.batch import Batch
 from logitstore.loader.evaluation import EvalBatch, eval_batches
 from logitstore.loader.exclusion import Exclusion, read_exclusion
 from logitstore.loader.matching import as_dumped, stored_spec
+from logitstore.loader.ordered import Workers
+from logitstore.loader.prefetch import prefetched
 from logitstore.loader.views import ViewLoader
 
 __all__ = [
@@ -19,8 +21,10 @@ __all__ = [
     "EvalBatch",
     "Exclusion",
     "ViewLoader",
+    "Workers",
     "as_dumped",
     "eval_batches",
+    "prefetched",
     "read_exclusion",
     "stored_spec",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from logitstore.errors import InputError
 from logitstore.images import ImageSet
-from logitstore.loader.ordered import Job, in_order
+from logitstore.loader.memory import BatchMemory
+from logitstore.loader.ordered import Job, Workers, in_order
 from logitstore.views import centre_view
 
 _TASK = 8
@@ -39,10 +40,11 @@ def eval_batches(
     size: int,
     crop_pct: float,
     batch_size: int,
-    workers: int,
+    workers: int | Workers,
     start: int = 0,
     stop: int | None = None,
-) -> Iterator[EvalBatch]:
+    pinned: bool = False,
+) -> Generator[EvalBatch, None, None]:
     """Centre views of samples [start, stop), the last batch as short as it comes.
 
     Args:
@@ -50,9 +52,10 @@ def eval_batches(
         size: height and width of views, in pixels.
         crop_pct: share of the resized short side that is kept.
         batch_size: views in a batch.
-        workers: threads; 0 works in the calling thread.
+        workers: threads for this call, 0 for working in the calling thread; or lasting ones.
         start: the first sample.
         stop: where to end (exclusive); None is the end of the data set.
+        pinned: put views into page-locked memory; see ``ViewLoader``.
 
     Raises:
         DecodeError: an image does not decode.
@@ -60,17 +63,30 @@ def eval_batches(
     if batch_size < 1:
         raise InputError(f"--batch-size must be at least 1, got {batch_size}.")
     end = images.num_samples if stop is None else min(stop, images.num_samples)
-    return in_order(
-        (_job(images, low, min(low + batch_size, end), size, crop_pct) for low in range(start, end, batch_size)),
-        workers=workers,
-        ahead=max(1, -(-_TASKS_AHEAD * workers * _TASK // batch_size)),
-    )
+    ahead = max(1, -(-_TASKS_AHEAD * (workers if isinstance(workers, int) else workers.count) * _TASK // batch_size))
+    memory = BatchMemory(nbytes=batch_size * 3 * size**2, kept=ahead + 2, pinned=pinned)
+
+    def job(low: int) -> Job[EvalBatch]:
+        high = min(low + batch_size, end)
+        return _job(images, low, high, memory.take(high - low, 3, size, size), crop_pct)
+
+    return _closing_own(map(job, range(start, end, batch_size)), workers, ahead)
 
 
-def _job(images: ImageSet, start: int, stop: int, size: int, crop_pct: float) -> Job[EvalBatch]:
-    count = stop - start
-    views_BCHW = np.empty((count, 3, size, size), np.uint8)
-    label_B = np.full(count, -1, np.int64) if images.labels is None else images.labels[start:stop]
+def _closing_own(
+    jobs: Iterator[Job[EvalBatch]], workers: int | Workers, ahead: int
+) -> Generator[EvalBatch, None, None]:
+    if isinstance(workers, Workers):
+        yield from in_order(jobs, workers=workers, ahead=ahead)
+    else:
+        with Workers(workers) as own:
+            yield from in_order(jobs, workers=own, ahead=ahead)
+
+
+def _job(images: ImageSet, start: int, stop: int, views_BCHW: NDArray[np.uint8], crop_pct: float) -> Job[EvalBatch]:
+    count, size = views_BCHW.shape[0], views_BCHW.shape[-1]
+    labels = None if images.labels is None else images.labels[start:stop]
+    label_B = np.full(count, -1, np.int64) if labels is None else np.asarray(labels, np.int64)
 
     def render(low: int, high: int) -> None:
         for row in range(low, high):

@@ -141,15 +141,14 @@ def check_witnesses(store: Store, images: ImageSet, batch: Batch) -> None:
     Raises:
         WitnessError: a view differs.
     """
-    weights = dict(zip(batch.position_B.tolist(), batch.weight_B.tolist(), strict=True))
     for position, present in zip(batch.witness_position_J.tolist(), batch.witness_J.tolist(), strict=True):
-        if weights[position] == 0.0:
+        row = int(np.flatnonzero(batch.position_B == position)[0])
+        if batch.weight_B[row] == 0.0:
             continue
         _, crc = store.witnesses(batch.epoch, position, position + 1)
         stored = int(np.asarray(crc)[0])
         if stored == present:
             continue
-        row = int(np.flatnonzero(batch.position_B == position)[0])
         before = dict(store.manifest.versions)
         now = {name: _present(name) for name in before}
         raise WitnessError(

@@ -1,36 +1,42 @@
 """Batches of views for the producer (fresh seeds) and the consumer (stored seeds).
 
-Shape suffixes: B batch, E the pairs that enclose it, J its witnesses, C colours (3) or, of logits, classes, H height,
-W width.
+Shape suffixes: E the pairs that enclose a batch, C colours (3) or, of logits, classes, H height, W width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.errors import DecodeError, InputError, LogitStoreError, ViewError
+from logitstore.errors import InputError
 from logitstore.images import ImageSet
-from logitstore.loader.batch import WITNESS_STEP, Batch, Visit, global_batches, rank_slice
+from logitstore.loader.batch import Batch, Visit, global_batches, rank_slice
 from logitstore.loader.matching import check_store, check_witnesses
-from logitstore.loader.ordered import Job, in_order
-from logitstore.loader.work import Work, cut, joined
+from logitstore.loader.memory import BatchMemory
+from logitstore.loader.ordered import Job, Workers, in_order
+from logitstore.loader.painter import Painter
+from logitstore.loader.work import Work, joined, partners
 from logitstore.pcg import VisitOrder, view_seeds
-from logitstore.views import Renderer, ViewSpec, witness
+from logitstore.views import Renderer, ViewSpec
 
 if TYPE_CHECKING:
     from logitstore.store import Records, Store
 
 _MIN_TASK, _MAX_TASK = 2, 16  # images in one task; even, so that pairs stay in one task
 _TASKS_AHEAD = 3  # full tasks under way per worker, so that none waits
+_MIN_AHEAD = 2  # batches: one that is ready, one in the making
 
 
 class ViewLoader:
-    """Views of a data set in the visit order of its epochs.
+    """Views of a data set in the visit order of its epochs. A context manager.
+
+    Threads start with the first batch and stay for later epochs, until ``close``. The memory of a batch is used again
+    once nobody holds the batch or an array of it. ``threads`` are for other work of the same run, too, such as
+    validation between two epochs.
 
     Args:
         images: the data set.
@@ -52,6 +58,8 @@ class ViewLoader:
         logits: read the teacher's logits from the store, too, which must be dense and have ``logz``.
         exclude: samples whose views have weight 0, and where the spec mixes their neighbours' too; they are rendered
             all the same, and nothing moves. An excluded image need not decode.
+        pinned: put views into page-locked memory, so that their copies to a GPU need not wait; take the batches through
+            ``prefetched`` then, which holds each until it is there.
 
     Raises:
         MismatchError: the store was made of another data set or with another view spec.
@@ -77,6 +85,7 @@ class ViewLoader:
         shuffle_seed: int | None = None,
         logits: bool = False,
         exclude: NDArray[np.int64] | None = None,
+        pinned: bool = False,
     ) -> None:
         _check_slices(batch_size, rank, world)
         if (run_seed is None) == (store is None):
@@ -91,11 +100,31 @@ class ViewLoader:
         self.batch_size, self.workers, self.rank, self.world = batch_size, workers, rank, world
         self.size = spec.size if size is None else size
         self.checks_witnesses = store is not None and check_witnesses and self.size == spec.size
-        self._renderer = Renderer(spec, size=self.size)
-        self._run_seed, self._topk, self._skip_bad, self._drop_last = run_seed, topk, skip_bad, drop_last
+        self._painter = Painter(
+            images, Renderer(spec, size=self.size), skip_bad=skip_bad, witnesses=self.size == spec.size
+        )
+        self._run_seed, self._topk, self._drop_last = run_seed, topk, drop_last
         self._shuffle_seed, self._logits = shuffle_seed, logits
-        self._excluded_N = np.zeros(images.num_samples, np.bool_)
-        self._excluded_N[[] if exclude is None else exclude] = True
+        self._excluded = np.unique(np.asarray([] if exclude is None else exclude, np.int64))
+        per_rank = -(-batch_size // world)
+        self.threads = Workers(workers)
+        self._ahead = max(_MIN_AHEAD, -(-_TASKS_AHEAD * workers * _MAX_TASK // per_rank))
+        self._memory = BatchMemory(
+            nbytes=(per_rank + 2) * 3 * self.size**2,  # with the neighbours of both ends
+            kept=self._ahead + 2,
+            pinned=pinned,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads and give unused memory back; both come again if the loader is used again."""
+        self.threads.close()
+        self._memory.clear()
 
     def num_batches(self, start: int = 0, stop: int | None = None) -> int:
         """How many batches ``batches`` gives for the same range."""
@@ -121,22 +150,38 @@ class ViewLoader:
             WitnessError: a view is not the one that the teacher saw.
             StoreError: a shard that is needed is absent or damaged.
         """
-        num_samples = self.images.num_samples
-        stop = num_samples if stop is None else stop
-        ranges = global_batches(num_samples, start, stop, self.batch_size, drop_last=self._drop_last)
-        per_rank = -(-self.batch_size // self.world)
-        return in_order(
-            (self._job(epoch, low, high, epoch if visit is None else visit) for low, high in ranges),
-            workers=self.workers,
-            ahead=max(1, -(-_TASKS_AHEAD * self.workers * _MAX_TASK // per_rank)),
+        stop = self.images.num_samples if stop is None else stop
+        return self.chain([(epoch, start, stop)], visit=visit)
+
+    def chain(
+        self, ranges: Iterable[tuple[int, int, int]], *, visit: int | None = None
+    ) -> Generator[Batch, None, None]:
+        """The batches of several ranges, one range after the other, without a pause between them.
+
+        Args:
+            ranges: epoch, start and stop of each, as ``batches`` takes them; asked for one at a time, as far ahead as
+                batches are made.
+            visit: see ``batches``.
+
+        Raises:
+            What ``batches`` raises.
+        """
+        jobs = (
+            self._job(epoch, low, high, epoch if visit is None else visit)
+            for epoch, start, stop in ranges
+            for low, high in self._global_batches(start, stop)
         )
+        return in_order(jobs, workers=self.threads, ahead=self._ahead)
+
+    def _global_batches(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        return global_batches(self.images.num_samples, start, stop, self.batch_size, drop_last=self._drop_last)
 
     def _job(self, epoch: int, low: int, high: int, visit: int) -> Job[Batch]:
         work = self._open(epoch, *rank_slice(low, high, self.rank, self.world), visit)
         # Small enough that every worker has some of each batch.
         step = max(_MIN_TASK, min(_MAX_TASK, len(work) // max(1, 2 * self.workers) // 2 * 2))
         tasks: list[Callable[[], None]] = [
-            partial(self._render, work, row, min(row + step, len(work))) for row in range(0, len(work), step)
+            partial(self._painter.paint, work, row, min(row + step, len(work))) for row in range(0, len(work), step)
         ]
         return Job(tasks=tasks, result=partial(self._close, work))
 
@@ -164,95 +209,36 @@ class ViewLoader:
             seed_E=np.asarray(seed_E, np.uint32),
             records=records,
             logits_EC=logits_EC,
-            views_ECHW=np.empty((len(position_E), 3, self.size, self.size), np.uint8),
+            views_ECHW=self._memory.take(len(position_E), 3, self.size, self.size),
             own_E=np.ones(len(position_E)),
             weight_E=self._weights(sample_E, records),
+            witness_E=np.zeros(len(position_E), np.uint32),
         )
 
     def _weights(self, sample_E: NDArray[np.int64], records: Records | None) -> NDArray[np.float32]:
         """Weights in the loss before anything is decoded."""
         weight_E = np.ones(len(sample_E), np.float32) if records is None else records.weight.copy()
-        excluded_E = self._excluded_N[sample_E]
-        if self.spec.mixes:  # an odd last row is its own partner
-            excluded_E = excluded_E | excluded_E[np.minimum(np.arange(len(sample_E)) ^ 1, len(sample_E) - 1)]
-        weight_E[excluded_E] = 0.0
+        if len(self._excluded):
+            place_E = np.searchsorted(self._excluded, sample_E).clip(max=len(self._excluded) - 1)
+            excluded_E = self._excluded[place_E] == sample_E
+            if self.spec.mixes:
+                excluded_E = excluded_E | excluded_E[partners(len(sample_E))]
+            weight_E[excluded_E] = 0.0
         return weight_E
 
     def _way(self, visit: int) -> Visit:
         if self.store is None or self._shuffle_seed is None:
             return Visit(num_samples=self.images.num_samples)
         size = self.store.manifest.shard_size
-        return Visit(
-            num_samples=self.images.num_samples, shard_size=size, shuffle_seed=self._shuffle_seed, epoch=visit
-        )
-
-    def _render(self, work: Work, low: int, high: int) -> None:
-        """Make the views of rows ``low`` to ``high``; runs in a worker thread and touches no other rows."""
-        for row in range(low, high):
-            try:
-                self._render_row(work, row)
-            except DecodeError:
-                if not self._skip_bad and work.weight_E[row] != 0.0:  # where the dump skipped it, so may we
-                    raise
-                work.views_ECHW[row] = np.array(self.spec.fill, np.uint8)[:, None, None]
-                work.bad[row] = self.images.image_name(int(work.sample_E[row]))
-                pair = row - row % 2
-                work.weight_E[slice(pair, pair + 2) if self.spec.mixes else row] = 0.0
-        if self.spec.mixes:
-            work.own_E[low:high] = self._renderer.mix(work.views_ECHW[low:high], work.seed_E[low:high]).own_B
-
-    def _render_row(self, work: Work, row: int) -> None:
-        sample = int(work.sample_E[row])
-        try:
-            self._renderer.render_into(self.images.pixels(sample), int(work.seed_E[row]), work.views_ECHW[row])
-        except ViewError as error:
-            raise ViewError(f"No view of {self.images.image_name(sample)} could be made: {error}") from error
-        except LogitStoreError:
-            raise
-        except Exception as error:
-            # A thread's traceback alone would not say which of a million images it was.
-            error.add_note(f"while making the view of {self.images.image_name(sample)}, seed {work.seed_E[row]}")
-            raise
+        return Visit(num_samples=self.images.num_samples, shard_size=size, shuffle_seed=self._shuffle_seed, epoch=visit)
 
     def _close(self, work: Work) -> Batch:
         """The finished batch; runs in the consuming thread."""
-        label_E = np.full(len(work), -1, np.int64)
-        if self.images.labels is not None:
-            label_E = self.images.labels[work.sample_E]
-        # An odd last view is its own partner.
-        partner_E = np.minimum(np.arange(len(work)) ^ 1, len(work) - 1)
-        partner_label_E = np.where(work.own_E < 1.0, label_E[partner_E], label_E)
-        kept = range(len(work))[work.cut]
-        position_B, views_BCHW = work.position_E[work.cut], work.views_ECHW[work.cut]
-        witness_position_J, witness_J = self._witnesses(position_B, views_BCHW)
-        batch = Batch(
-            epoch=work.epoch,
-            start=work.start,
-            stop=work.stop,
-            position_B=position_B,
-            sample_B=work.sample_E[work.cut],
-            seed_B=work.seed_E[work.cut],
-            views_BCHW=views_BCHW,
-            own_B=work.own_E[work.cut],
-            label_B=label_E[work.cut],
-            partner_label_B=partner_label_E[work.cut],
-            weight_B=work.weight_E[work.cut],
-            records=None if work.records is None else cut(work.records, work.cut),
-            logits_BC=None if work.logits_EC is None else work.logits_EC[work.cut],
-            bad=tuple(work.bad[row] for row in sorted(work.bad) if row in kept),
-            witness_position_J=witness_position_J,
-            witness_J=witness_J,
-        )
+        batch = work.batch(self.images.labels, witnessed=self._painter.witnesses)
         if self.checks_witnesses:
             assert self.store is not None
             check_witnesses(self.store, self.images, batch)
         return batch
-
-    def _witnesses(
-        self, position_B: NDArray[np.int64], views_BCHW: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-        rows = np.flatnonzero(position_B % WITNESS_STEP == 0) if self.size == self.spec.size else np.arange(0)
-        return position_B[rows], np.array([witness(views_BCHW[row]) for row in rows], np.uint32)
 
 
 def _check_slices(batch_size: int, rank: int, world: int) -> None:

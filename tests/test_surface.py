@@ -20,7 +20,7 @@ RANKS = [
     {"store", "views", "images", "device", "distributed", "accuracy", "cards"},
     {"loader", "losses", "topk", "students", "published"},
     {"models", "optim", "scoring", "initial"},
-    {"teacher", "trained", "learning"},
+    {"teacher", "trained", "learning", "pack"},
     {"dump", "finetune", "train", "evaluate", "recheck", "plan", "report", "catalogue"},
     {"cli"},
     {"__main__"},

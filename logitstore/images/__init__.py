@@ -8,6 +8,7 @@ not: augmentation (``views``), batches and threads (``loader``). Nothing here im
 ===============================  ====================================================================================
 ``digits``                       scikit-learn's 1,797 handwritten digits, with a fixed split into 1,437 and 360
 a folder                         images in class folders, or without any; ``train/`` and ``val/`` in it are splits
+a folder that ``pack`` left      its images, in their order, with their labels; the splits that were packed
 ``FILE.tar``                     the same tree in one tar file
 ``FILE.npz``                     ``images`` uint8 [N, H, W] or [N, H, W, 3], and if there are any ``labels``,
                                  ``class_names`` (or ``label_names``)
@@ -24,6 +25,7 @@ from logitstore.errors import DataError
 from logitstore.images.arrays import open_digits, open_npz
 from logitstore.images.base import ImageSet, match_classes, named_by_number
 from logitstore.images.files import open_folder, open_tar
+from logitstore.images.packed import is_packed, open_packed
 
 __all__ = ["ImageSet", "match_classes", "named_by_number", "open_images"]
 
@@ -34,7 +36,7 @@ def open_images(data: str, *, split: str = "train", subset: int | None = None, w
     """Open a data set.
 
     Args:
-        data: ``digits``, an image folder, a ``.tar`` or ``.npz`` file, or a timm data set name.
+        data: ``digits``, a folder of images or of packed ones, a ``.tar`` or ``.npz`` file, or a timm data set name.
         split: ``train`` or ``val``, or the name of another split that the data set has. A data set without splits is
             all ``train``.
         subset: keep this many samples, evenly spaced in the data set's own order and renumbered; None keeps all.
@@ -47,6 +49,8 @@ def open_images(data: str, *, split: str = "train", subset: int | None = None, w
     path = Path(data).expanduser()
     if data == "digits":
         images: ImageSet = open_digits(split)
+    elif is_packed(path):
+        images = open_packed(path, split, whole=whole)
     elif path.is_dir():
         images = open_folder(path, split, whole=whole)
     elif path.suffix == ".npz" and path.is_file():

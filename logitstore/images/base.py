@@ -81,7 +81,7 @@ class ImageSet(ABC):
         """
 
     def source(self, i: int) -> ImageSource:
-        """The image, to be asked for some of its rows; those that nobody asks for may stay undecoded.
+        """The image, to be asked for a part of it; what nobody asks for may stay undecoded.
 
         Raises:
             DecodeError: the image does not decode; the message names it. What is found only on decoding, the source

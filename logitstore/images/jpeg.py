@@ -8,7 +8,6 @@ Source of the format: ITU-T T.81, annex B (markers) and A.2 (order of the coded 
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 import numpy as np
@@ -24,10 +23,7 @@ Encoded = bytes | bytearray | memoryview
 _SOF_SEQUENTIAL, _SOF_PROGRESSIVE = (0xC0, 0xC1), 0xC2
 _DHT, _SOS, _DQT, _DRI, _COM = 0xC4, 0xDA, 0xDB, 0xDD, 0xFE
 _APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
-_EOI = b"\xff\xd9"
 _SHORTEST_JFIF = 14  # and Adobe block
-# libjpeg's first warning where coded data are left when the height is reached, up to EOI or a restart marker.
-_DATA_LEFT = re.compile(r".*\b[0-9]+ extraneous bytes before marker 0xd[0-79]")
 
 
 class Frame(NamedTuple):
@@ -35,10 +31,14 @@ class Frame(NamedTuple):
 
     height: int
     width: int
-    height_at: int
-    """Where the height stands in the file."""
+    size_at: int
+    """Where height and width stand in the file, two bytes each."""
     unit_height: int
-    """Rows of pixels in a row of minimum coded units; 0 where one scan does not hold all of the image."""
+    """Rows of pixels in a minimum coded unit; 0 where one scan does not hold all of the image."""
+    unit_width: int
+    """Columns of pixels in a minimum coded unit."""
+    unit_rows: int
+    """Rows of minimum coded units."""
     units: int
     """Minimum coded units in a row."""
     interval: int
@@ -96,13 +96,16 @@ def _frame(data: Encoded, body: int, interval: int, *, scanned: int, data_at: in
         return None
     factors = [data[body + 7 + 3 * colour] for colour in range(colours)] if colours > 1 else [0x11]
     down, across = max(factor & 15 for factor in factors), max(factor >> 4 for factor in factors)
-    whole = scanned == colours and data[body - 3] in _SOF_SEQUENTIAL and 1 <= down <= 2 and 1 <= across <= 4
+    if scanned != colours or data[body - 3] == _SOF_PROGRESSIVE or not (1 <= down <= 2 and 1 <= across <= 4):
+        down = 0
     return Frame(
         height=height,
         width=width,
-        height_at=body + 1,
-        unit_height=8 * down if whole else 0,
-        units=-(-width // (8 * across)) if whole else 0,
+        size_at=body + 1,
+        unit_height=8 * down,
+        unit_width=8 * across,
+        unit_rows=-(-height // (8 * down)) if down else 0,
+        units=-(-width // (8 * across)) if across else 0,
         interval=interval,
         data_at=data_at,
     )
@@ -110,84 +113,14 @@ def _frame(data: Encoded, body: int, interval: int, *, scanned: int, data_at: in
 
 def decode_jpeg(data: Encoded) -> Pixels | None:
     """Pixels of an ordinary, undamaged JPEG, uint8 [H, W, 3], read-only; None where Pillow must decide."""
-    return None if read_frame(data) is None else _decode(data)
+    return None if read_frame(data) is None else decode_ordinary(data)
 
 
-def decode_rows(data: Encoded, top: int, bottom: int, *, frame: Frame | None = None) -> Pixels | None:
-    """Rows [top, bottom) of the pixels, decoding few others: those below never, those above not if there are restart
-    markers at each row of minimum coded units.
-
-    Args:
-        data: the file.
-        top, bottom: rows, 0 <= top < bottom <= height.
-        frame: of the file, where it has been read already.
-
-    Returns:
-        uint8 [bottom - top, W, 3], read-only; None where all rows must be decoded, or Pillow must decide.
-    """
-    frame = frame or read_frame(data)
-    # A file that does not end well may be cut off, and then all of it is damaged.
-    if frame is None or not frame.unit_height or bytes(data[-2:]) != _EOI:
-        return None
-    # Where colours are halved, a row's are also made of the row above's or below's.
-    first = max(0, top - 1) // frame.unit_height
-    above, below = first * frame.unit_height, min(bottom + 1, frame.height)
-    stop = -(-below // frame.unit_height)
-    if (short := _splice(data, frame, first, stop)) is not None:
-        pixels = _decode(_with_height(short, frame, below - above))
-    elif stop * frame.unit_height < frame.height:
-        above, pixels = 0, _decode_above(_with_height(bytearray(data), frame, below), below, frame.width)
-    else:
-        return None
-    return None if pixels is None else pixels[top - above : bottom - above]
-
-
-def _splice(data: Encoded, frame: Frame, first: int, stop: int) -> bytearray | None:
-    """The file with rows [first, stop) of minimum coded units alone; None where they cannot be told apart.
-
-    A restart marker ends a row's data, and what follows depends on nothing before it. Markers count modulo 8 (T.81,
-    B.2.1 and E.1.4).
-    """
-    rows = -(-frame.height // frame.unit_height)
-    if frame.interval != frame.units or rows == 1:
-        return None
-    coded = np.frombuffer(data, np.uint8, offset=frame.data_at)
-    escapes = np.flatnonzero(coded[:-1] == 0xFF)
-    kinds = coded[escapes + 1]
-    marks, kinds = escapes[kinds != 0], kinds[kinds != 0]
-    expected = np.arange(rows, dtype=np.uint8) % 8 + 0xD0
-    expected[-1] = _EOI[1]
-    if not np.array_equal(kinds, expected):
-        return None
-    start = 0 if first == 0 else int(marks[first - 1]) + 2
-    short = bytearray(data[: frame.data_at])
-    short += coded[start : int(marks[stop - 1])].tobytes() + _EOI
-    for row in range(first, stop - 1):
-        short[frame.data_at + int(marks[row]) - start + 1] = 0xD0 + (row - first) % 8
-    return short
-
-
-def _with_height(data: bytearray, frame: Frame, height: int) -> bytearray:
-    data[frame.height_at : frame.height_at + 2] = height.to_bytes(2, "big")
-    return data
-
-
-def _decode(data: Encoded) -> Pixels | None:
+def decode_ordinary(data: Encoded) -> Pixels | None:
+    """``decode_jpeg`` of what has passed ``read_frame``."""
     try:
         pixels: Pixels = decode_by_libjpeg(data, "RGB")
     except ValueError:  # also for what libjpeg merely warns of
         return None
-    pixels.flags.writeable = False
-    return pixels
-
-
-def _decode_above(data: Encoded, height: int, width: int) -> Pixels | None:
-    """The rows that a lowered height leaves; None unless what is left over is all that libjpeg warns of."""
-    pixels: Pixels = np.empty((height, width, 3), np.uint8)
-    try:
-        decode_by_libjpeg(data, "RGB", buffer=pixels)
-    except ValueError as warning:  # raised when all is decoded
-        if not _DATA_LEFT.match(str(warning)):
-            return None
     pixels.flags.writeable = False
     return pixels

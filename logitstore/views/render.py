@@ -165,33 +165,36 @@ class Renderer:
             run_transform(self.spec.transform, pixels_HWC, seed, out_3HW)
             return
         pixels_HWC = np.ascontiguousarray(pixels_HWC)
-        self._paint(pixels_HWC, 0, self.params(pixels_HWC.shape[0], pixels_HWC.shape[1], seed), seed, out_3HW)
+        params = self.params(pixels_HWC.shape[0], pixels_HWC.shape[1], seed)
+        self._paint(pixels_HWC, params.crop[:2], params, seed, out_3HW)
 
     def render_source(self, source: Source, seed: int, out_3HW: U8) -> None:
-        """The same view as ``render_into`` makes of the whole image, asking only for the rows that the crop needs.
+        """The same view as ``render_into`` makes of the whole image, asking only for what is in the crop.
 
         Args:
-            source: the image; a user's own transform is handed all of its rows.
+            source: the image; a user's own transform is handed all of it.
             seed: the view's seed, in [0, 2**32).
             out_3HW: uint8 [3, S, S], C-contiguous, written.
 
         Raises:
-            ViewError: rows or memory have another type or shape, or the user's transform failed.
+            ViewError: pixels or memory have another type or shape, or the user's transform failed.
         """
-        height, width = source.height, source.width
+        width, height = source.width, source.height
         if self.spec.transform is not None:
-            self.render_into(source.rows(0, height), seed, out_3HW)
+            self.render_into(source.window(0, 0, width, height)[0], seed, out_3HW)
             return
         self._check_out(out_3HW)
         params = self.params(height, width, seed)
-        _, top, _, crop_height = params.crop
-        pixels_HWC = source.rows(top, top + crop_height)
+        left, top, crop_width, crop_height = params.crop
+        pixels_HWC, x0, y0 = source.window(left, top, crop_width, crop_height)
         _check_pixels(pixels_HWC)
-        if pixels_HWC.shape[:2] != (crop_height, width):
+        rows, columns = pixels_HWC.shape[:2]
+        if not (0 <= x0 <= columns - crop_width and 0 <= y0 <= rows - crop_height):
             raise ViewError(
-                f"A source of {width} columns was asked for {crop_height} rows, and gave {list(pixels_HWC.shape)}."
+                f"A source was asked for {crop_height} x {crop_width} pixels, and gave {rows} x {columns} where they "
+                f"begin at ({y0}, {x0})."
             )
-        self._paint(np.ascontiguousarray(pixels_HWC), top, params, seed, out_3HW)
+        self._paint(np.ascontiguousarray(pixels_HWC), (x0, y0), params, seed, out_3HW)
 
     def mix(self, views_BCHW: U8, seeds_B: NDArray[np.uint32]) -> Mix:
         """Mix the pairs (0, 1), (2, 3), ... in place, as the spec says; see ``mix``."""
@@ -204,16 +207,15 @@ class Renderer:
                 f"got {out_3HW.dtype} {list(out_3HW.shape)}."
             )
 
-    def _paint(self, pixels_HWC: U8, first_row: int, params: ViewParams, seed: int, out: U8) -> None:
-        """``pixels_HWC`` begins at ``first_row`` of the image that ``params`` speak of."""
+    def _paint(self, pixels_HWC: U8, corner: tuple[int, int], params: ViewParams, seed: int, out: U8) -> None:
+        """``corner`` is the left and the top of the crop in ``pixels_HWC``, which may be a part of the image."""
         spare: U8 = buffers.take("spare view", np.uint8, *out.shape)  # type: ignore[assignment]
         # Each of these operations changes buffers; starting in the right one, the last leaves the view in ``out``.
         if sum(name in _OUT_OF_PLACE for name, _ in params.operations) % 2:
             canvas = _Canvas(spare, out, self.spec.fill)
         else:
             canvas = _Canvas(out, spare, self.spec.fill)
-        left, top, width, height = params.crop
-        crop_resize(pixels_HWC, left, top - first_row, width, height, params.flip, canvas.view)
+        crop_resize(pixels_HWC, *corner, *params.crop[2:], params.flip, canvas.view)
         for name, argument in params.operations:
             canvas.apply(name, argument)
         canvas.settle()

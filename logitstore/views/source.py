@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Source(Protocol):
-    """An image that is asked for some of its rows: a view needs those of its crop alone."""
+    """An image that is asked for a part of it: a view needs that of its crop alone."""
 
     @property
     def height(self) -> int:
@@ -19,8 +19,13 @@ class Source(Protocol):
     def width(self) -> int:
         """Columns of the image as it is seen."""
 
-    def rows(self, top: int, bottom: int) -> NDArray[np.uint8]:
-        """Rows [top, bottom) of the decoded image: uint8 [bottom - top, W, 3], C-contiguous, perhaps read-only.
+    def window(self, left: int, top: int, width: int, height: int) -> tuple[NDArray[np.uint8], int, int]:
+        """A part of the decoded image that holds a box, and where the box is in it. The rest may stay undecoded.
 
-        Others may stay undecoded. What is returned holds until the source is asked again.
+        Args:
+            left, top, width, height: the box, inside the image, in pixels.
+
+        Returns:
+            Pixels: uint8 [h, w, 3], C-contiguous, perhaps read-only, at least as large as the box; and the box's left
+            and top in them.
         """

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import logitstore.models
-import logitstore.teacher
+import logitstore.teacher.finding
 from logitstore.cards import Card, Preprocessing, save_model, weights_sha256
 from logitstore.errors import ModelError
 from logitstore.images import ImageSet, open_images
@@ -197,7 +197,7 @@ class TestWithoutCheckpoint:
         """Stands for timm's pretrained weights, which tests must not fetch."""
         model = make(num_classes=1000, img_size=32)
 
-        monkeypatch.setattr(logitstore.teacher, "pretrained_model", lambda *_, **__: model)
+        monkeypatch.setattr(logitstore.teacher.finding, "pretrained_model", lambda *_, **__: model)
         return model
 
     def test_what_finetune_left_comes_first(self, tag: nn.Module) -> None:

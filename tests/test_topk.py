@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from logitstore.errors import InputError, NonFiniteError
-from logitstore.topk import TopK, select_topk
+from logitstore.topk import Fetch, TopK, _first_by_candidates, _first_by_keys, select_topk
 
 
 def reference(logits_BC: NDArray[np.float64], topk: int, floor: float) -> dict[str, NDArray[np.generic]]:
@@ -78,6 +78,15 @@ def test_ties_of_bfloat16_at_the_cut(topk: int) -> None:
     np.testing.assert_array_equal(found.index_BK.numpy(), wanted["index"])
 
 
+@settings(max_examples=60)
+@given(data=st.data(), values=st.sampled_from([few_values, any_values]))
+def test_the_two_ways_to_the_first_classes_agree(data: st.DataObject, values: st.SearchStrategy[float]) -> None:
+    """A GPU goes the one, a CPU the other; both run on either."""
+    logits = data.draw(arrays(np.float32, (3, data.draw(st.integers(1, 90))), elements=values))
+    logits_BC, topk = torch.from_numpy(logits) + 0.0, data.draw(st.integers(1, logits.shape[1]))
+    assert torch.equal(_first_by_keys(logits_BC, topk), _first_by_candidates(logits_BC, topk))
+
+
 @pytest.mark.parametrize("num_classes", [2, 37, 4096])
 def test_all_classes_equal(num_classes: int) -> None:
     found = select_topk(torch.zeros(3, num_classes), min(5, num_classes))
@@ -114,6 +123,15 @@ def test_values_that_are_not_finite_stop(bad: float) -> None:
     logits[2, 5] = bad
     with pytest.raises(NonFiniteError, match="1 of 4 views"):
         select_topk(logits, 3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_can_be_found_on_arrival(bad: float) -> None:
+    logits = torch.zeros(4, 9)
+    logits[1:, 8] = bad
+    fetch = Fetch(select_topk(logits, 3, check=False))
+    with pytest.raises(NonFiniteError, match="3 of 4 views"):
+        fetch.numpy()
 
 
 def test_huge_finite_values_do_not_stop() -> None:

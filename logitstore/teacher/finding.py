@@ -1,9 +1,4 @@
-"""Teachers: models with known weights that turn views into logits.
-
-``load_teacher`` finds the weights, makes the model, hashes what it loaded and refuses what gives no logits. What is
-kept of the logits is decided in ``topk``, whose names are offered here too. A teacher always runs in eval mode and
-without gradients, and never with random weights. Shape suffixes: B batch, C classes, H height, W width.
-"""
+"""Where a teacher's weights are looked for, in which order, and what is refused."""
 
 from __future__ import annotations
 
@@ -16,70 +11,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from logitstore.cards import Card, Preprocessing, load_card, load_model, run_folder, weights_path, weights_sha256
-from logitstore.device import autocast, normalise, resolve_device, resolve_dtype
+from logitstore.device import resolve_device, resolve_dtype
 from logitstore.errors import InputError, ModelError
 from logitstore.images import match_classes
 from logitstore.models import default_preprocessing, model_name, pretrained_model, restore_model
-from logitstore.topk import TopK, select_topk
+from logitstore.teacher.model import Teacher
 from students import SHORT_NAMES, build_arguments
 
 if TYPE_CHECKING:
     from logitstore.images import ImageSet
 
-__all__ = ["Teacher", "TopK", "load_teacher", "select_topk"]
-
 Say = Callable[[str], object]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Teacher:
-    """A model that gives logits, ready to run."""
-
-    model: Callable[[Tensor], Any]
-    """From normalised images [B, 3, size, size] to logits [B, C]; in eval mode if it is a module."""
-    name: str
-    """timm's name, or ``module:function``."""
-    source: str
-    """Where the weights came from: a path, or a pretrained tag."""
-    sha256: str
-    """Of the weights: over sorted names, dtypes, shapes and bytes of the state dict."""
-    num_classes: int
-    """C."""
-    class_names: tuple[str, ...] | None
-    """One name per class, where they are known."""
-    preprocessing: Preprocessing
-    """What the model wants to be fed."""
-    size: int
-    """Side of the views in pixels."""
-    device: torch.device
-    """Where it runs."""
-    dtype: torch.dtype
-    """float32, or the type of autocast."""
-
-    def logits(self, views_BCHW: NDArray[np.uint8] | Tensor) -> Tensor:
-        """Logits of views.
-
-        Args:
-            views_BCHW: uint8, [B, 3, size, size], on any device.
-
-        Returns:
-            float32 [B, C] on the teacher's device.
-        """
-        views = torch.from_numpy(views_BCHW) if isinstance(views_BCHW, np.ndarray) else views_BCHW
-        with torch.no_grad(), autocast(self.device, self.dtype):
-            images = normalise(views, self.preprocessing.mean, self.preprocessing.std, self.device)
-            output = self.model(images)
-        return getattr(output, "logits", output).float()  # Hugging Face's models wrap theirs.
-
-    def describe(self) -> dict[str, Any]:
-        """What a store's manifest says of it: name, hash, preprocessing; no paths."""
-        return {"name": self.name, "sha256": self.sha256, "preprocessing": self.preprocessing.to_dict()}
 
 
 def load_teacher(

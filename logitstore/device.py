@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -132,9 +133,19 @@ def normalise(
     """
     memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     moved = views_BCHW.to(device, non_blocking=True).to(torch.float32, memory_format=memory_format)
-    scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=device).view(1, -1, 1, 1)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, -1, 1, 1)
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), device)
     return moved.mul_(scale).add_(shift) if moved.data_ptr() != views_BCHW.data_ptr() else moved * scale + shift
+
+
+@lru_cache(maxsize=64)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What views are multiplied by, and what is added then; on the device for good, for each copy would wait for it."""
+    with torch.inference_mode(False):  # in which the first call may happen, and training's cannot
+        scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=device).view(1, -1, 1, 1)
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, -1, 1, 1)
+    return scale, shift
 
 
 def require_runs(model: torch.nn.Module, size: int, *, name: str) -> None:

@@ -7,6 +7,7 @@ suffixes: B batch, N images, C classes, L right classes of an image.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from logitstore.cards import Preprocessing
 from logitstore.device import Compute, autocast, normalise
 from logitstore.errors import DataError, NonFiniteError
 from logitstore.images import ImageSet
-from logitstore.loader import eval_batches
+from logitstore.loader import EvalBatch, Workers, eval_batches, prefetched
 
 
 def score(
@@ -29,6 +30,7 @@ def score(
     preprocessing: Preprocessing,
     compute: Compute,
     advance: Callable[[int], object] | None = None,
+    threads: Workers | None = None,
 ) -> Accuracy:
     """Measure a model on all samples of a labelled data set; the arguments are those of ``eval_logits``.
 
@@ -37,12 +39,18 @@ def score(
         NonFiniteError: a logit is NaN.
     """
     label_N = images.require_labels("to measure accuracy")
-    rank_N = np.empty(len(images), np.int64)
-    found = eval_logits(model, images, size=size, preprocessing=preprocessing, compute=compute, advance=advance)
-    for rows, logits_BC in found:
-        check_labels(images, logits_BC.shape[1])
-        rank_N[rows] = label_ranks(logits_BC, label_N[rows, None])
-    return accuracy_of(rank_N, images.split)
+    top1 = top5 = 0
+    with closing(
+        eval_logits(
+            model, images, size=size, preprocessing=preprocessing, compute=compute, advance=advance, threads=threads
+        )
+    ) as found:
+        for rows, logits_BC in found:
+            if rows.start == 0:
+                check_labels(images, logits_BC.shape[1])
+            rank_B = label_ranks(logits_BC, np.asarray(label_N[rows], np.int64)[:, None])
+            top1, top5 = top1 + int((rank_B < 1).sum()), top5 + int((rank_B < 5).sum())
+    return Accuracy(images=len(images), top1=top1, top5=top5, split=images.split)
 
 
 def eval_logits(
@@ -53,6 +61,7 @@ def eval_logits(
     preprocessing: Preprocessing,
     compute: Compute,
     advance: Callable[[int], object] | None = None,
+    threads: Workers | None = None,
 ) -> Generator[tuple[slice, Tensor], None, None]:
     """The logits of all samples, in order.
 
@@ -65,6 +74,7 @@ def eval_logits(
         preprocessing: what the model wants to be fed.
         compute: where and how the model runs; the last batch may be smaller than the others.
         advance: called with the number of images done since the last call.
+        threads: lasting ones that decode and resize; None starts ``compute.workers`` for this call.
 
     Yields:
         Which samples, and their logits: float32 [B, C] on the device.
@@ -76,27 +86,36 @@ def eval_logits(
     if isinstance(model, torch.nn.Module):
         # Also in eval mode already: it drops what layers cached of older weights (timm's attention biases).
         model.eval()
+
+    def place(batch: EvalBatch) -> tuple[slice, Tensor]:
+        with torch.inference_mode():
+            views_BCHW = torch.from_numpy(batch.views_BCHW)
+            images_BCHW = normalise(views_BCHW, preprocessing.mean, preprocessing.std, compute.device)
+        return slice(batch.start, batch.start + len(batch)), images_BCHW
+
+    batches = eval_batches(
+        images,
+        size=size,
+        crop_pct=preprocessing.crop_pct,
+        batch_size=compute.batch_size,
+        workers=compute.workers if threads is None else threads,
+        pinned=compute.device.type == "cuda",
+    )
+    placed = prefetched(batches, place, compute.device)
     try:
-        for batch in eval_batches(
-            images,
-            size=size,
-            crop_pct=preprocessing.crop_pct,
-            batch_size=compute.batch_size,
-            workers=compute.workers,
-        ):
+        for rows, images_BCHW in placed:
             # Entered anew for each batch: between two of them the caller's own code runs.
             with torch.inference_mode(), autocast(compute.device, compute.dtype):
-                views_BCHW = torch.from_numpy(batch.views_BCHW)
-                images_BCHW = normalise(views_BCHW, preprocessing.mean, preprocessing.std, compute.device)
                 logits_BC = model(images_BCHW).float()
                 if bool(logits_BC.isnan().any()):
                     raise NonFiniteError(
                         "The model gave a NaN: its weights are unusable, or float16 overflows (--dtype float32)."
                     )
-            yield slice(batch.start, batch.start + len(batch)), logits_BC
+            yield rows, logits_BC
             if advance is not None:
-                advance(len(batch))
+                advance(rows.stop - rows.start)
     finally:
+        placed.close()
         if was_training:
             assert isinstance(model, torch.nn.Module)
             model.train()

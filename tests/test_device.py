@@ -47,6 +47,17 @@ def test_normalise_is_the_plain_formula_and_leaves_the_views() -> None:
     np.testing.assert_array_equal(views, before)
 
 
+def test_normalise_serves_training_after_inference_and_one_model_after_another() -> None:
+    views = torch.arange(12, dtype=torch.uint8).view(1, 3, 2, 2)
+    with torch.inference_mode():
+        first = normalise(views, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), CPU)
+    layer = torch.nn.Conv2d(3, 1, 2)
+    layer(normalise(views, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6], CPU)).sum().backward()
+    assert layer.weight.grad is not None and torch.equal(layer.weight.grad, first)
+    other = normalise(views, (0.3, 0.2, 0.1), (0.4, 0.5, 0.6), CPU)
+    assert torch.equal(other[:, 1], first[:, 1]) and not torch.equal(other[:, 0], first[:, 0])
+
+
 def test_a_trial_leaves_the_model_as_it_was() -> None:
     model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Dropout(), torch.nn.Flatten(), torch.nn.Linear(12, 2))
     before = {key: value.clone() for key, value in model.state_dict().items()}

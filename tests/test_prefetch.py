@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 from logitstore.loader import prefetched
-from logitstore.loader.prefetch import one_ahead
+from logitstore.loader.prefetch import one_ahead, tensors_in
 
 
 def source(log: list[str], count: int, fails_at: int = -1) -> Iterator[int]:
@@ -64,3 +65,19 @@ def test_a_failure_in_placing_closes_the_source() -> None:
     with pytest.raises(ValueError, match="no"):
         list(prefetched(source(log, 3), lambda n: int("no"), torch.device("cpu")))
     assert log == ["made 0", "closed"]
+
+
+@dataclass(frozen=True)
+class Nested:
+    """A dataclass of everything that may hold tensors."""
+
+    one: torch.Tensor
+    more: tuple[object, ...]
+    none: None = None
+
+
+def test_tensors_are_found_at_any_depth() -> None:
+    a, b, c, d = (torch.tensor(n) for n in range(4))
+    value = Nested(one=a, more=([b, "text"], {"c": (c, 3)}, Nested(one=d, more=())))
+    assert [int(tensor) for tensor in tensors_in(value)] == [0, 1, 2, 3]
+    assert list(tensors_in((1, None, Nested, {}))) == []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,13 +24,19 @@ def prefetched(items: Iterable[T], place: Callable[[T], P], device: torch.device
 
     Args:
         items: where they come from; closed together with this iterator if it can be closed.
-        place: from an item to what the caller wants on the device; its copies should not wait (``non_blocking``).
+        place: from an item to what the caller wants on the device: tensors, or tuples, lists, mappings and dataclasses
+            of them. Its copies should not wait (``non_blocking``).
         device: where the caller works.
     """
+    import torch
+
     try:
         if device.type == "cuda":
             for _, placed, copied in one_ahead(_on_side_stream(items, place, device)):
                 copied.synchronize()  # hardly ever waits: the copies began a step ago
+                for tensor in tensors_in(placed):
+                    # The side stream, which it was taken on, must not have its memory again while it is used here.
+                    tensor.record_stream(torch.cuda.current_stream(device))
                 yield placed
         else:
             yield from map(place, items)
@@ -66,14 +73,28 @@ def _on_side_stream(
     import torch
 
     side = _side_stream(device)
+    # What ``place`` reads on the device, such as constants, was made there before.
+    side.wait_stream(torch.cuda.current_stream(device))
     for item in items:
-        # What was placed two items ago is free now, and its memory may be taken again: not before all that was asked of
-        # the device until now is done. So no tensor needs ``record_stream``.
-        side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
             placed = place(item)
             copied = side.record_event()
         yield item, placed, copied
+
+
+def tensors_in(value: object) -> Iterator[torch.Tensor]:
+    """All tensors of a value, at any depth of tuples, lists, mappings and dataclasses."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, Mapping):
+        yield from tensors_in(list(value.values()))
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from tensors_in([getattr(value, field.name) for field in fields(value)])
 
 
 @cache

@@ -117,11 +117,13 @@ class VisitOrder:
         _words(self.run_seed, "run seed")
 
     @cached_property
-    def _half_bits(self) -> np.uint64:
+    def half_bits(self) -> np.uint64:
+        """Bits in each half of the Feistel network: it permutes the numbers of twice as many."""
         return np.uint64(max(1, ((self.num_samples - 1).bit_length() + 1) // 2))
 
     @cached_property
-    def _keys(self) -> tuple[np.uint64, ...]:
+    def keys(self) -> tuple[np.uint64, ...]:
+        """The keys of its rounds."""
         keys = pcg32_hash(ORDER_DOMAIN, *_words(self.run_seed, "run seed"), self.epoch, np.arange(_ORDER_ROUNDS))
         return tuple(keys.astype(np.uint64))
 
@@ -134,23 +136,23 @@ class VisitOrder:
         return self._walk(samples, self._backward)
 
     def _round(self, half: U64, key: np.uint64) -> U64:
-        mask = (_ONE << self._half_bits) - _ONE
+        mask = (_ONE << self.half_bits) - _ONE
         state = absorb(absorb(half ^ (key << _32), key), half)
         return (state >> _32) & mask  # type: ignore[no-any-return]
 
     def _forward(self, value: U64) -> U64:
-        mask = (_ONE << self._half_bits) - _ONE
-        left, right = value >> self._half_bits, value & mask
-        for key in self._keys:
+        mask = (_ONE << self.half_bits) - _ONE
+        left, right = value >> self.half_bits, value & mask
+        for key in self.keys:
             left, right = right, left ^ self._round(right, key)
-        return (left << self._half_bits) | right
+        return (left << self.half_bits) | right
 
     def _backward(self, value: U64) -> U64:
-        mask = (_ONE << self._half_bits) - _ONE
-        left, right = value >> self._half_bits, value & mask
-        for key in reversed(self._keys):
+        mask = (_ONE << self.half_bits) - _ONE
+        left, right = value >> self.half_bits, value & mask
+        for key in reversed(self.keys):
             left, right = right ^ self._round(left, key), left
-        return (left << self._half_bits) | right
+        return (left << self.half_bits) | right
 
     def _walk(self, values: ArrayLike, step: object) -> NDArray[np.int64]:
         numbers = np.atleast_1d(np.asarray(values, np.int64))

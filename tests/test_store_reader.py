@@ -133,13 +133,18 @@ def test_threads_may_share_a_store(store: Store) -> None:
     assert not wrong
 
 
-def test_the_cache_is_bounded(store: Store) -> None:
-    one = store.block(0, 0).nbytes + 8 * 128
-    small = Store(store.objects, store.manifest, dict(store.documents), cache_bytes=2 * one)
-    for shard in (0, 1, 2):
-        small.block(0, shard)
-    kept = [small.block(0, 2), small.block(0, 1)]
-    assert kept[1] is small.block(0, 1) and small.cache.nbytes <= 2 * one
+def test_what_a_reader_keeps_is_bounded(store: Store) -> None:
+    m = store.manifest
+    block = 64 * (4 + m.topk * (2 + m.value_dtype.itemsize) + m.value_dtype.itemsize + 4 * m.logz)
+    small = Store(store.objects, m, dict(store.documents), cache_bytes=2 * block)
+    for epoch in (0, 1):
+        small.read(epoch, 0, 64)
+        assert small.cached_bytes == block * (epoch + 1)
+    small.read(0, 0, 300)
+    assert small.cached_bytes == 2 * block
+    tiny = Store(store.objects, m, dict(store.documents), cache_bytes=1)
+    tiny.read(0, 0, 300)
+    assert tiny.cached_bytes == block, "the last one stays in any case"
 
 
 def test_a_missing_shard_has_its_own_message(tmp_path: Path) -> None:

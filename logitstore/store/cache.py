@@ -1,63 +1,66 @@
-"""The decoded shards that a reader keeps: least recently used first out, bounded in bytes."""
+"""What a reader keeps in memory: least recently used first out, bounded."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from logitstore.store.records import ShardBlock
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecodedShard:
-    """A shard in memory, with the samples that it is about."""
+class _Slot(Generic[Value]):
+    """A value that one thread loads while others that need it wait."""
 
-    block: ShardBlock
-    sample: NDArray[np.int64]
-    """Sample numbers, [S]: the visit order costs less for a whole shard at once than batch by batch."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in memory."""
-        return self.block.nbytes + self.sample.nbytes
-
-    def by_position(self) -> dict[str, NDArray[Any]]:
-        """The arrays that have an entry for each position."""
-        arrays = {name: array for name, array in self.block.arrays().items() if name != "witness"}
-        return {**arrays, "sample": self.sample}
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.value: Value | None = None
 
 
-class ShardCache:
-    """Decoded shards by (epoch, shard); one thread loads, others that need a shard wait.
+class Cache(Generic[Key, Value]):
+    """Loaded values by key. Different keys load side by side.
 
     Args:
-        load: decodes a shard that is not in the cache.
-        limit_bytes: how much memory the shards may take; the last one used is kept in any case.
+        load: makes a value that is not in the cache.
+        limit: what the values may cost together; the last one used is kept in any case.
+        cost: of one value.
     """
 
-    def __init__(self, load: Callable[[int, int], DecodedShard], limit_bytes: int) -> None:
-        self._load = load
-        self._limit_bytes = limit_bytes
-        self._shards: OrderedDict[tuple[int, int], DecodedShard] = OrderedDict()
+    def __init__(self, load: Callable[[Key], Value], *, limit: int, cost: Callable[[Value], int]) -> None:
+        self._load, self._limit, self._cost = load, limit, cost
+        self._slots: OrderedDict[Key, _Slot[Value]] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
-    def nbytes(self) -> int:
-        """Memory that the shards take now."""
-        return sum(decoded.nbytes for decoded in self._shards.values())
-
-    def get(self, epoch: int, shard: int) -> DecodedShard:
-        """The shard, loaded if need be; what ``load`` raises is passed on and nothing is kept."""
+    def cost(self) -> int:
+        """Of all values that are here now."""
         with self._lock:
-            if (epoch, shard) not in self._shards:
-                self._shards[epoch, shard] = self._load(epoch, shard)
-            self._shards.move_to_end((epoch, shard))
-            while len(self._shards) > 1 and self.nbytes > self._limit_bytes:
-                self._shards.popitem(last=False)
-            return self._shards[epoch, shard]
+            return self._total()
+
+    def get(self, key: Key) -> Value:
+        """The value, loaded if need be; what ``load`` raises is passed on and nothing is kept."""
+        with self._lock:
+            slot = self._slots.setdefault(key, _Slot())
+            self._slots.move_to_end(key)
+            if slot.value is not None:
+                return slot.value
+        with slot.lock:
+            if slot.value is None:
+                try:
+                    slot.value = self._load(key)
+                except BaseException:
+                    with self._lock:
+                        self._slots.pop(key, None)
+                    raise
+                self._trim()
+        return slot.value
+
+    def _trim(self) -> None:
+        with self._lock:
+            while len(self._slots) > 1 and self._total() > self._limit:
+                self._slots.popitem(last=False)
+
+    def _total(self) -> int:
+        return sum(self._cost(slot.value) for slot in self._slots.values() if slot.value is not None)

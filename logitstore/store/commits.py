@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
+
+import google_crc32c
 
 from logitstore.checksums import canonical_json, crc32c_hex, is_intact, seal
 from logitstore.errors import DamagedError
 from logitstore.store.layout import COMMITS
-from logitstore.store.objects import LocalObjects
+from logitstore.store.objects import LocalObjects, OpenObject
 
 _COMMIT_NAME = re.compile(r"(\d{4,})\.(\d{5,})\.json")
 _NOT_IN_CHECKSUM = ("info",)
+_REMEDY = "Restore it from a copy, or delete its commit and run `logitstore dump` again."
+_CHECKED_BYTES = 1 << 18  # at a time: they stay in the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,29 +105,47 @@ class Commit:
             raise DamagedError(f"The commit {where} lacks what a commit of this format has: {exc}.") from exc
 
 
-def read_object(objects: LocalObjects, key: str, expected: StoredObject) -> bytes:
-    """The bytes of a committed object.
+def check_object(objects: LocalObjects, key: str, expected: StoredObject) -> OpenObject:
+    """A committed object, compared with its commit and left open for reading.
 
     Raises:
         DamagedError: it is missing, or not what was committed.
     """
     where = f"{objects.root}/{key}"
-    remedy = "Restore it from a copy, or delete its commit and run `logitstore dump` again."
     try:
-        data = objects.get(key)
+        with readable(where):
+            opened = objects.open(key)
+            found = _describe(opened)
     except FileNotFoundError as exc:
-        raise DamagedError(f"{where} is missing although its shard was committed. {remedy}") from exc
-    except OSError as exc:  # a failing disk, above all
-        raise DamagedError(f"{where} cannot be read: {exc.strerror}. {remedy}") from exc
-    if (found := StoredObject.of(data)) == expected:
-        return data
+        raise DamagedError(f"{where} is missing although its shard was committed. {_REMEDY}") from exc
+    if found == expected:
+        return opened
     if found.size < expected.size:
         what = f"is truncated or of another shard: {found.size} bytes, committed were {expected.size}"
     elif found.size > expected.size:
         what = f"is too long: {found.size} bytes, committed were {expected.size}"
     else:
         what = f"was altered: its CRC-32C is {found.crc32c}, committed was {expected.crc32c}"
-    raise DamagedError(f"{where} {what}. {remedy}")
+    raise DamagedError(f"{where} {what}. {_REMEDY}")
+
+
+@contextlib.contextmanager
+def readable(where: str) -> Iterator[None]:
+    """What the system says of an object that it cannot read, a failing disk above all, as a DamagedError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise DamagedError(f"{where} cannot be read: {exc.strerror}. {_REMEDY}") from exc
+
+
+def _describe(opened: OpenObject) -> StoredObject:
+    checksum, size = google_crc32c.Checksum(), 0
+    while part := opened.read(size, _CHECKED_BYTES):
+        checksum.update(part)
+        size += len(part)
+    return StoredObject(crc32c=checksum.digest().hex(), size=size)
 
 
 def shard_name(epoch: int, shard: int) -> str:

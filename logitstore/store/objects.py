@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import secrets
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,6 +40,30 @@ SILENCE_LIMIT_S = 600.0
 """After this many seconds without a sign of life an owner on another host counts as gone."""
 
 
+class OpenObject:
+    """An object open for reading in parts. It stays the same one if another takes its name or it is deleted.
+
+    Read rather than mapped into memory: a file cut short by another program, or a failing disk, is an error here, where
+    touching a page of a map would kill the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def size(self) -> int:
+        """Its length in bytes."""
+        return os.fstat(self._descriptor).st_size
+
+    def read(self, start: int, length: int) -> bytes:
+        """So many bytes from ``start`` on; fewer where the object ends."""
+        parts = []
+        while length > 0 and (part := os.pread(self._descriptor, length, start)):
+            parts.append(part)
+            start, length = start + len(part), length - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
 class LocalObjects:
     """Objects in a folder of a local or shared POSIX file system with hard links.
 
@@ -54,6 +79,10 @@ class LocalObjects:
     def get(self, key: str) -> bytes:
         """The object's bytes; FileNotFoundError where there is none."""
         return (self.root / key).read_bytes()
+
+    def open(self, key: str) -> OpenObject:
+        """The object, to be read in parts; FileNotFoundError where there is none."""
+        return OpenObject(self.root / key)
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""

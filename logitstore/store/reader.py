@@ -1,30 +1,35 @@
 """``Store``: a store opened for reading. Nothing here writes.
 
-A shard is read whole: its objects are loaded, compared once with the checksums in the commit, decoded in memory and
-kept in a small cache. Consecutive reads are therefore as fast as decoding; random ones are not what a store is for.
+Before a shard's first use its objects are compared with the checksums in the commit. They are then decoded block by
+block, and the last few blocks stay in a small cache. Consecutive reads are therefore as fast as decoding, and take
+memory that does not depend on the store; random ones are not what a store is for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.errors import DamagedError, IncompleteError, InputError
+from logitstore.errors import IncompleteError, InputError
 from logitstore.pcg import VisitOrder
-from logitstore.store.cache import DecodedShard, ShardCache
-from logitstore.store.commits import Commit, commit_key, parse_commit_name, read_object
+from logitstore.store.blocks import Block, BlockReader
+from logitstore.store.commits import Commit, commit_key, parse_commit_name
 from logitstore.store.dense import decode_logits, require_logits
-from logitstore.store.layout import COMMITS, array_layouts
+from logitstore.store.layout import COMMITS
 from logitstore.store.manifest import WITNESS_EVERY, Manifest
 from logitstore.store.objects import LocalObjects
-from logitstore.store.records import Records, ShardBlock, decode_records, kept_counts
-from logitstore.store.shards import ShardCoder
+from logitstore.store.records import DecodedRecords, Records, ShardBlock
 
-_CACHE_BYTES = 256 << 20
+if TYPE_CHECKING:
+    from logitstore.store.shards import ShardCoder
+
+_CACHE_BYTES = 16 << 20
+_ORDERS = 4
 
 
 class Store:
@@ -36,7 +41,7 @@ class Store:
         objects: where its bytes lie.
         manifest: what it holds.
         documents: ``zarr.json`` of each array by name.
-        cache_bytes: how much memory decoded shards may take; the last one read is kept in any case.
+        cache_bytes: how much memory decoded blocks may take; the last one read is kept in any case.
     """
 
     def __init__(
@@ -50,9 +55,11 @@ class Store:
         self.objects = objects
         self.manifest = manifest
         self.documents = documents
-        self.coder = ShardCoder(manifest, documents)
-        self._layouts = array_layouts(manifest)
-        self.cache = ShardCache(self._load, cache_bytes)
+        # Its keys cost as much as reading some hundred records.
+        self._order = lru_cache(_ORDERS)(
+            lambda epoch: VisitOrder(num_samples=manifest.num_samples, run_seed=manifest.run_seed, epoch=epoch)
+        )
+        self._blocks = BlockReader(objects, manifest, documents, self.commit, cache_bytes=cache_bytes)
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -93,20 +100,30 @@ class Store:
         """Shards in one epoch."""
         return self.manifest.num_shards
 
+    @property
+    def cached_bytes(self) -> int:
+        """Memory that decoded blocks take now."""
+        return self._blocks.nbytes
+
+    @cached_property
+    def coder(self) -> ShardCoder:
+        """What encodes shards for this store."""
+        from logitstore.store.shards import ShardCoder  # zarr loads where a store is written
+
+        return ShardCoder(self.manifest, self.documents)
+
     def shard_range(self, shard: int) -> tuple[int, int]:
         """First position of a shard, and the one after its last."""
         return self.manifest.shard_range(shard)
 
     def order(self, epoch: int) -> VisitOrder:
         """The order in which an epoch visits the samples."""
-        return VisitOrder(num_samples=self.num_samples, run_seed=self.manifest.run_seed, epoch=epoch)
+        return self._order(epoch)
 
     def committed(self) -> set[tuple[int, int]]:
         """Every (epoch, shard) that exists now."""
         found = (parse_commit_name(name) for name in self.objects.list(COMMITS))
-        return {
-            pair for pair in found if pair is not None and pair[0] < self.num_epochs and pair[1] < self.num_shards
-        }
+        return {pair for pair in found if pair is not None and pair[0] < self.num_epochs and pair[1] < self.num_shards}
 
     def is_committed(self, epoch: int, shard: int) -> bool:
         """Whether a shard exists."""
@@ -155,22 +172,29 @@ class Store:
         """
         if topk is not None and topk < 1:
             raise InputError(f"topk must be at least 1, got {topk}.")
-        parts = [
-            {name: array[low:high] for name, array in self.cache.get(epoch, shard).by_position().items()}
-            for shard, low, high in self._spans(epoch, start, stop)
-        ]
-        joined = parts[0] if len(parts) == 1 else {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
-        index, prob, tail = decode_records(joined["index"], joined["logp"], joined["tail"], topk=topk)
-        kept = kept_counts(index)
+        from logitstore.store.kernels import visited  # numba loads where records are first decoded
+
+        self._check_positions(epoch, start, stop)
+        count, m = stop - start, self.manifest
+        out = DecodedRecords.empty(count, min(topk or m.topk, m.topk), m.index_dtype)
+        seed, logz = np.empty(count, np.uint32), np.empty(count, np.float32) if m.logz else None
+        at = 0
+        for block, low, high in self._parts(epoch, start, stop):
+            out.decode(at, block.index, block.logp, block.tail, low, high)
+            here = slice(at, at + high - low)
+            seed[here] = block.seed[low:high]
+            if logz is not None and block.logz is not None:
+                logz[here] = block.logz[low:high]
+            at = here.stop
         return Records(
-            sample=joined["sample"].copy(),
-            seed=joined["seed"].copy(),
-            index=index,
-            prob=prob,
-            tail=tail,
-            kept=kept,
-            weight=(kept > 0).astype(np.float32),
-            logz=joined["logz"].copy() if "logz" in joined else None,
+            sample=visited(self.order(epoch), start, stop),
+            seed=seed,
+            index=out.index,
+            prob=out.prob,
+            tail=out.tail,
+            kept=out.kept,
+            weight=(out.kept > 0).astype(np.float32),
+            logz=logz,
         )
 
     def logits(self, epoch: int, start: int, stop: int) -> NDArray[np.float32]:
@@ -183,10 +207,10 @@ class Store:
         """
         self.require_logits()
         parts = []
-        for shard, low, high in self._spans(epoch, start, stop):
-            arrays = self.block(epoch, shard).arrays()
-            index, logp, logz = (arrays[name][low:high] for name in ("index", "logp", "logz"))
-            parts.append(decode_logits(index, logp, logz, self.num_classes))
+        for block, low, high in self._parts(epoch, start, stop):
+            index, logp = (np.concatenate(list(array[:, low:high]), axis=1) for array in (block.index, block.logp))
+            assert block.logz is not None
+            parts.append(decode_logits(index, logp, block.logz[low:high], self.num_classes))
         return np.concatenate(parts)
 
     def require_logits(self) -> None:
@@ -197,15 +221,16 @@ class Store:
         """The positions in [start, stop) that have a witness, and their CRC-32Cs."""
         positions = np.arange(-(-start // WITNESS_EVERY) * WITNESS_EVERY, stop, WITNESS_EVERY)
         found = np.empty(len(positions), np.uint32)
-        for shard, low, high in self._spans(epoch, start, stop):
-            first = shard * self.manifest.shard_size
-            here = (positions >= first + low) & (positions < first + high)
-            found[here] = self.block(epoch, shard).witness[(positions[here] - first) // WITNESS_EVERY]
+        self._check_positions(epoch, start, stop)
+        size = self.manifest.shard_size
+        for shard in range(start // size, -(-stop // size)):
+            here = positions // size == shard
+            found[here] = self._blocks.witness(epoch, shard)[positions[here] % size // WITNESS_EVERY]
         return positions, found
 
     def block(self, epoch: int, shard: int) -> ShardBlock:
-        """One shard's arrays as they are stored, checked against its commit; do not write to them."""
-        return self.cache.get(epoch, shard).block
+        """One shard's arrays as they are stored, checked against its commit."""
+        return self._blocks.shard(epoch, shard)
 
     def info(self) -> dict[str, Any]:
         """What the store is and how much of it is there, as JSON values."""
@@ -238,26 +263,16 @@ class Store:
             "versions": m.versions,
         }
 
-    def _spans(self, epoch: int, start: int, stop: int) -> Iterable[tuple[int, int, int]]:
-        """Shards that positions [start, stop) touch, each with the range inside it."""
+    def _check_positions(self, epoch: int, start: int, stop: int) -> None:
         if not 0 <= epoch < self.num_epochs:
             raise InputError(f"There is no epoch {epoch}; {self.path} has room for epochs 0..{self.num_epochs - 1}.")
         if not 0 <= start < stop <= self.num_samples:
             raise InputError(f"Positions {start} to {stop} do not lie in 0..{self.num_samples}.")
-        size = self.manifest.shard_size
-        for shard in range(start // size, -(-stop // size)):
-            first = shard * size
-            yield shard, max(start - first, 0), min(stop - first, size)
 
-    def _load(self, epoch: int, shard: int) -> DecodedShard:
-        commit = self.commit(epoch, shard)
-        arrays = {}
-        for name, layout in self._layouts.items():
-            key = layout.key(epoch, shard)
-            data = read_object(self.objects, key, commit.objects[name])
-            try:
-                arrays[name] = self.coder.decode(name, epoch, shard, data)
-            except (ValueError, RuntimeError) as exc:
-                raise DamagedError(f"{self.path}/{key} is what was committed, but does not decode: {exc}") from exc
-        sample = self.order(epoch).samples(np.arange(*self.shard_range(shard)))
-        return DecodedShard(block=ShardBlock(**arrays), sample=sample)
+    def _parts(self, epoch: int, start: int, stop: int) -> Iterator[tuple[Block, int, int]]:
+        """The blocks that positions [start, stop) touch, each with the range inside it."""
+        self._check_positions(epoch, start, stop)
+        size = self._blocks.size
+        for number in range(start // size, -(-stop // size)):
+            first = number * size
+            yield self._blocks.block(epoch, number), max(start - first, 0), min(stop - first, size)

@@ -10,7 +10,8 @@ maximum. A skipped sample has nothing kept and no tail mass.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,6 @@ F32 = NDArray[np.float32]
 
 _Q8_LAST = Q8_PADDING - 1
 _F16_LOWEST = float(np.finfo(np.float16).min)
-_Q8_MASSES = np.append(np.exp(-Q8_STEP * np.arange(Q8_PADDING)), 0.0).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +70,6 @@ class ShardBlock:
 
     def __len__(self) -> int:
         return len(self.seed)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in memory."""
-        return sum(array.nbytes for array in self.arrays().values())
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by name, without an absent ``logz``."""
@@ -142,11 +137,24 @@ def quantise(logp: F32, values: Values) -> NDArray[Any]:
     return codes
 
 
+@cache
+def mass_table(values: Values) -> F32:
+    """Mass of every code, float32 [256] or [65536]; padding has mass 0. Not to be written to."""
+    if values == "q8":
+        return np.append(np.exp(-Q8_STEP * np.arange(Q8_PADDING)), 0.0).astype(np.float32)
+    stored = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    with np.errstate(over="ignore", invalid="ignore"):  # of codes that no record holds
+        return np.nan_to_num(np.exp(stored.astype(np.float32)), nan=0.0)
+
+
+def codes(stored: NDArray[Any]) -> NDArray[Any]:
+    """Stored log-probabilities as the unsigned numbers that ``mass_table`` is indexed by; nothing is copied."""
+    return stored if stored.dtype == np.uint8 else stored.view(np.uint16)
+
+
 def masses(stored: NDArray[Any]) -> F32:
     """Masses of stored log-probabilities, float32, not normalised; padding has mass 0."""
-    if stored.dtype == np.uint8:
-        return np.asarray(_Q8_MASSES[stored])
-    return np.asarray(np.nan_to_num(np.exp(stored.astype(np.float32)), copy=False, nan=0.0))
+    return np.asarray(mass_table("q8" if stored.dtype == np.uint8 else "f16")[codes(stored)])
 
 
 def kept_counts(index_BK: NDArray[Any]) -> NDArray[np.int32]:
@@ -169,16 +177,73 @@ def decode_records(
     Returns:
         ``index`` [B, k], ``prob`` [B, k] float32, ``tail`` [B] float32. A record without any mass (a skipped sample)
         stays without.
+
+    Raises:
+        InputError: the shapes do not fit together.
     """
-    prob_BK, tail = masses(logp_BK), masses(tail_B)
-    width = prob_BK.shape[1] if topk is None else min(topk, prob_BK.shape[1])
-    head = np.einsum("bk->b", prob_BK[:, :width], dtype=np.float64)
-    if width < prob_BK.shape[1]:
-        tail = tail + np.einsum("bk->b", prob_BK[:, width:], dtype=np.float64)
-    total = head + tail
-    scale = np.divide(1.0, total, where=total > 0, out=np.zeros_like(total))
-    prob = prob_BK[:, :width] * scale.astype(np.float32)[:, None]
-    return np.array(index_BK[:, :width]), prob, (tail * scale).astype(np.float32)
+    if not (logp_BK.shape == index_BK.shape and tail_B.shape == index_BK.shape[:1]):
+        raise InputError(
+            f"Records need as many log-probabilities as classes and one tail each, got {index_BK.shape}, "
+            f"{logp_BK.shape} and {tail_B.shape}."
+        )
+    count, width = index_BK.shape
+    out = DecodedRecords.empty(count, width if topk is None else min(topk, width), index_BK.dtype)
+    out.decode(0, index_BK[None], logp_BK[None], tail_B, 0, count)
+    return out.index, out.prob, out.tail
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedRecords:
+    """Memory that records are decoded into."""
+
+    index: NDArray[Any]
+    """[B, K]"""
+    prob: F32
+    """[B, K]"""
+    tail: F32
+    """[B]"""
+    kept: NDArray[np.int32]
+    """[B]"""
+
+    @classmethod
+    def empty(cls, count: int, topk: int, index_dtype: np.dtype[Any]) -> Self:
+        """Room for so many records of so many ranks."""
+        return cls(
+            index=np.empty((count, topk), index_dtype),
+            prob=np.empty((count, topk), np.float32),
+            tail=np.empty(count, np.float32),
+            kept=np.empty(count, np.int32),
+        )
+
+    def decode(
+        self, at: int, index_QPR: NDArray[Any], logp_QPR: NDArray[Any], tail_P: NDArray[Any], low: int, high: int
+    ) -> None:
+        """Decode positions ``low`` to ``high`` of stored arrays into the rows from ``at`` on.
+
+        Args:
+            at: first row.
+            index_QPR: stored classes, in groups of ranks.
+            logp_QPR: stored log-probabilities.
+            tail_P: stored log of the tail's mass.
+            low: first position in the arrays.
+            high: one after the last position.
+        """
+        from logitstore.store.kernels import decode_masses  # numba loads where records are first decoded
+
+        here = slice(at, at + high - low)
+        decode_masses(
+            np.ascontiguousarray(index_QPR),
+            np.ascontiguousarray(codes(logp_QPR)),
+            np.ascontiguousarray(codes(tail_P)),
+            mass_table("q8" if logp_QPR.dtype == np.uint8 else "f16"),
+            index_QPR.dtype.type(np.iinfo(index_QPR.dtype).max),
+            low,
+            high,
+            self.index[here],
+            self.prob[here],
+            self.tail[here],
+            self.kept[here],
+        )
 
 
 def _check_kept(index_BK: NDArray[Any], logp_BK: F32, kept_BK: NDArray[np.bool_], num_classes: int) -> None:

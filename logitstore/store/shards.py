@@ -1,4 +1,7 @@
-"""One shard between arrays and the bytes of its objects, through zarr in memory: no file is touched here."""
+"""One shard between arrays and the bytes of its objects, through zarr in memory: no file is touched here.
+
+Zarr writes every store, and reads those whose arrays are encoded in ways that ``chunks`` does not know.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from logitstore.errors import DamagedError, IncompleteError
-from logitstore.store.commits import Commit, commit_key, read_object
+from logitstore.store.commits import Commit, check_object, commit_key
 from logitstore.store.layout import COMMITS, METADATA, array_layouts, metadata_documents
 from logitstore.store.opening import open_store
 from logitstore.store.reader import Store
@@ -111,7 +111,7 @@ def _check_shard(store: Store, commit: Commit, findings: _Findings) -> int:
     for name, layout in array_layouts(store.manifest).items():
         key = layout.key(commit.epoch, commit.shard)
         try:
-            read_object(store.objects, key, commit.objects[name])
+            check_object(store.objects, key, commit.objects[name])
         except DamagedError as exc:
             findings.errors.append(str(exc))
     start, stop = store.shard_range(commit.shard)

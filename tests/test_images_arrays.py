@@ -119,7 +119,7 @@ def test_npz_has_no_splits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", ["wds/imagenet", "tfds/mnist", "hfids/some/set", "WDS/x"])
 def test_streams_are_refused(data: str) -> None:
-    with pytest.raises(DataError, match=r"is a stream, .* unpack it into an image folder"):
+    with pytest.raises(DataError, match=r"is a stream, .* logitstore pack --data .* OUT"):
         open_images(data)
 
 

@@ -63,7 +63,7 @@ class ImageSet(ABC):
         self.class_names = None if class_names is None else tuple(class_names)
         self.flippable = flippable
         self.default_size = default_size
-        self._no_labels = no_labels
+        self.no_labels = no_labels
 
     def __len__(self) -> int:
         return self.num_samples
@@ -114,7 +114,7 @@ class ImageSet(ABC):
             DataError: the data set has none.
         """
         if self.labels is None:
-            raise DataError(f"{self.name} ({self.split}) has no labels {purpose}: {self._no_labels}.")
+            raise DataError(f"{self.name} ({self.split}) has no labels {purpose}: {self.no_labels}.")
         return self.labels
 
     def check(self, progress: Progress | None = None, *, skip_bad: bool = False) -> list[str]:
@@ -192,7 +192,7 @@ class _Subset(ImageSet):
             num_samples=len(samples),
             labels=None if base.labels is None else base.labels[self._samples],
             class_names=base.class_names,
-            no_labels=base._no_labels,
+            no_labels=base.no_labels,
             flippable=base.flippable,
             default_size=base.default_size,
         )

@@ -45,13 +45,19 @@ def decode(data: Encoded) -> Pixels:
 
 def _decode_by_pillow(data: Encoded) -> Pixels:
     with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-        opened.load()
-        image: Image.Image = opened
-        # Pillow itself turns TIFFs; it leaves the block in ``info`` of the other formats.
-        turn = None if opened.format == "TIFF" else _ORIENTATIONS.get(orientation(opened.info.get("exif")))
-        if turn is not None:
-            image = opened.transpose(turn)
-        return _rgb(image)
+        return upright_rgb(opened)
+
+
+def upright_rgb(opened: Image.Image) -> Pixels:
+    """Pixels of an image that Pillow has opened: uint8 [H, W, 3], read-only.
+
+    Raises:
+        Exception: whatever Pillow raises.
+    """
+    opened.load()
+    # Pillow itself turns TIFFs; it leaves the block in ``info`` of the other formats.
+    turn = None if opened.format == "TIFF" else _ORIENTATIONS.get(orientation(opened.info.get("exif")))
+    return _rgb(opened if turn is None else opened.transpose(turn))
 
 
 def _rgb(image: Image.Image) -> Pixels:

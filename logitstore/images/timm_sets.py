@@ -23,10 +23,10 @@ from logitstore.images.encoded import EncodedImages
 from logitstore.images.files import FolderImages
 
 _ROOT = "runs/data"
-_STREAMS = ("hfids", "tfds", "wds")
+STREAMS = ("hfids", "tfds", "wds")
 # Small enough to fetch without being asked to.
 _DOWNLOADS = frozenset({"cifar10", "cifar100", "mnist", "kmnist", "fashion_mnist", "qmnist"})
-_NOT_FLIPPABLE = frozenset({"mnist", "kmnist", "qmnist"})
+NOT_FLIPPABLE = frozenset({"mnist", "kmnist", "qmnist"})
 _HF_SPLITS = {"train": ("train",), "val": ("validation", "val", "valid", "test")}
 
 
@@ -38,38 +38,49 @@ def open_timm(data: str, split: str) -> ImageSet:
         split: ``train`` or ``val``. torchvision's small data sets give their test set as ``val``, and so does a
             Hugging Face one that has no other.
     """
-    prefix, _, rest = data.partition("/")
-    prefix = prefix.lower()
-    name, _, root = rest.partition("@")
-    if prefix in _STREAMS:
+    prefix, name, root = split_name(data)
+    if prefix in STREAMS:
         raise DataError(
-            f"{data} is a stream, and logitstore needs images that it can read in any order: unpack it into an image "
-            "folder and give that as --data."
+            f"{data} is a stream, and logitstore needs images that it can read in any order: logitstore pack --data "
+            f"{data} OUT makes them, and then give OUT as --data."
         )
     if prefix == "torch":
         return _torchvision(name.lower(), Path(root or _ROOT), split)
-    return _hugging_face(name, root or None, split)
+    return _hugging_face(name, root, split)
 
 
-def _create(name: str, root: str | None, split: str, **options: Any) -> Any:
+def split_name(data: str) -> tuple[str, str, str | None]:
+    """``PREFIX/NAME[@FOLDER]`` as prefix in lower case, name and folder; None where there is no folder."""
+    prefix, _, rest = data.partition("/")
+    name, _, root = rest.partition("@")
+    return prefix.lower(), name, root or None
+
+
+def candidates(split: str) -> tuple[str, ...]:
+    """What data sets of Hugging Face and others may call a split, the likeliest first."""
+    return _HF_SPLITS.get(split, (split,))
+
+
+def create(name: str, root: str | None, split: str, **options: Any) -> Any:
+    """What timm's ``create_dataset`` gives.
+
+    Raises:
+        DataError: it raises, whatever it is; from that.
+    """
     from timm.data import create_dataset
-    from torch.utils.data import IterableDataset
 
     try:
         with contextlib.redirect_stdout(sys.stderr):  # readers talk, and standard output belongs to results
-            dataset = create_dataset(name, root=root, split=split, **options)
+            return create_dataset(name, root=root, split=split, **options)
     except (Exception, SystemExit) as error:  # a dozen kinds, of five libraries
         text = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"timm cannot open the {split} split of {name} ({text}).") from error
-    if isinstance(dataset, IterableDataset):
-        raise DataError(f"{name} is a stream: unpack it into an image folder and give that as --data.")
-    return dataset
 
 
 def _torchvision(name: str, root: Path, split: str) -> ImageSet:
     if name in _DOWNLOADS:
         root.mkdir(parents=True, exist_ok=True)
-    dataset = _create(f"torch/{name}", str(root), split, download=name in _DOWNLOADS)
+    dataset = create(f"torch/{name}", str(root), split, download=name in _DOWNLOADS)
     return wrap_torchvision(dataset, name=name, split=split)
 
 
@@ -77,7 +88,7 @@ def wrap_torchvision(dataset: Any, *, name: str, split: str) -> ImageSet:
     """A torchvision data set that keeps its images in ``data`` or their files in ``samples`` (or ``imgs``)."""
     classes = getattr(dataset, "wnids", None) or getattr(dataset, "classes", None)
     class_names = None if classes is None else [str(entry) for entry in classes]
-    flippable = name not in _NOT_FLIPPABLE
+    flippable = name not in NOT_FLIPPABLE
     pixels = getattr(dataset, "data", None)
     if pixels is not None and np.asarray(pixels).dtype == np.uint8:
         return ArrayImages(
@@ -108,9 +119,9 @@ def wrap_torchvision(dataset: Any, *, name: str, split: str) -> ImageSet:
 
 def _hugging_face(name: str, root: str | None, split: str) -> ImageSet:
     failures = []
-    for candidate in _HF_SPLITS.get(split, (split,)):
+    for candidate in candidates(split):
         try:
-            dataset = _create(f"hfds/{name}", root, candidate)
+            dataset = create(f"hfds/{name}", root, candidate)
         except DataError as error:
             if isinstance(error.__cause__, ImportError):
                 raise DataError(f"hfds/{name} needs Hugging Face's library: pip install datasets.") from error

@@ -7,8 +7,6 @@ holds a lock for as long as the process lives, however it ends.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import shutil
@@ -21,12 +19,12 @@ import torch
 from logitstore.cards import weights_path, write_atomically
 from logitstore.errors import InputError, MismatchError
 from logitstore.learning.runfile import as_yaml
+from logitstore.locks import take
 
 CHECKPOINT_VERSION = 2
 _ABSENT = "(not set)"
 _SHOWN = 8  # differing values of a configuration
 _COMMANDS = {"teacher": "finetune", "student": "train"}  # by what an identity names
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems that have none
 
 
 class RunFolder:
@@ -145,20 +143,12 @@ class RunFolder:
         """Lock the folder; without ``make`` only where an earlier run left the lock's file, so nothing is written."""
         if self._lock is not None or not (make or self._lock_file.exists()):
             return
-        file = os.open(self._lock_file, os.O_RDWR | (os.O_CREAT if make else 0), 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            os.close(file)
-            raise InputError(
-                f"Another process is training in {self.path}: wait until it ends, or choose another folder with --out."
-            ) from exc
-        except OSError as exc:
-            os.close(file)
-            if exc.errno not in _NO_LOCKS:
-                raise
-            return
-        self._lock = file
+        self._lock = take(
+            self._lock_file,
+            make=make,
+            refusal=f"Another process is training in {self.path}: wait until it ends, or choose another folder with "
+            "--out.",
+        )
 
     def _stamp(self) -> tuple[int, ...] | None:
         """Which checkpoint is there: each is a new file."""

@@ -6,9 +6,18 @@ was packed is a data set like any other, with a fingerprint of its own: its pixe
 ========== =============================================================================
 module     what lives there
 ========== =============================================================================
+config     what to pack, and how: one field per option of the command
+sources    what is packed: a data set, or a stream that is read once
+encode     from an image to the JPEG that is packed
+run        ``pack``: which splits, and what is missing of them
 writer     the shards of a split, committed one by one
 finish     from committed shards to the arrays and the manifest of a split
 ========== =============================================================================
 
 The reader is ``logitstore.images.packed``; the format stands in docs/format.md.
 """
+
+from logitstore.pack.config import PackConfig, PackResult, SplitResult
+from logitstore.pack.run import pack
+
+__all__ = ["PackConfig", "PackResult", "SplitResult", "pack"]

@@ -78,6 +78,10 @@ class SplitWriter:
         """Those of them that did not decode."""
         self.digest: str = last.get("digest", "")
         """Of all that a stream gave so far; empty for other sources."""
+        self.images = sum(int(part["images"]) for part in self.parts)
+        """Images that are written, committed or not."""
+        self.bytes_written = sum(int(part["bytes"]) for part in self.parts)
+        """Size of these."""
         self._file: BinaryIO | None = None
         self._begin()
 
@@ -85,16 +89,6 @@ class SplitWriter:
         self._rows: list[tuple[tuple[int, ...], int, int]] = []
         self._names = bytearray()
         self._size, self._sha256 = 0, hashlib.sha256()
-
-    @property
-    def images(self) -> int:
-        """Images that are written, committed or not."""
-        return sum(int(part["images"]) for part in self.parts) + len(self._rows)
-
-    @property
-    def bytes_written(self) -> int:
-        """Bytes of these images."""
-        return sum(int(part["bytes"]) for part in self.parts) + self._size
 
     def add(self, image: Image | None, *, digest: str = "") -> None:
         """Write the next image of the source; None leaves it out.
@@ -116,6 +110,7 @@ class SplitWriter:
         entry = (self._size, len(image.data), crc, len(self.parts), image.height, image.width)
         self._rows.append((entry, NO_LABEL if image.label is None else image.label, len(self._names)))
         self._size += len(image.data)
+        self.images, self.bytes_written = self.images + 1, self.bytes_written + len(image.data)
         if self._size >= self._shard_bytes or len(self._rows) >= _MOST_IMAGES:
             self.commit()
 

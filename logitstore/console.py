@@ -47,7 +47,7 @@ def _sigterm_unwinds() -> Iterator[None]:
 
 
 def _after_a_stop(ctx: click.Context) -> str:
-    if ctx.invoked_subcommand in ("finetune", "dump", "train"):
+    if ctx.invoked_subcommand in ("pack", "finetune", "dump", "train"):
         return "what is done is kept, and the same command goes on from there"
     return "nothing was written, and the same command starts anew"
 

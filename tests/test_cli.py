@@ -23,6 +23,7 @@ from logitstore.console import Terminated, show
 from logitstore.dump import DumpConfig, dump
 from logitstore.evaluate import EvalConfig
 from logitstore.finetune import FinetuneConfig
+from logitstore.pack import PackConfig
 from logitstore.recheck import VerifyConfig
 from logitstore.report.audit import AuditConfig
 from logitstore.report.correlation import CorrelationConfig
@@ -30,6 +31,7 @@ from logitstore.train import TrainConfig
 from students.recipes import RECIPES
 
 CONFIGURATIONS: dict[str, Any] = {
+    "pack": PackConfig,
     "finetune": FinetuneConfig,
     "dump": DumpConfig,
     "train": TrainConfig,
@@ -57,7 +59,7 @@ def parameters(name: str) -> dict[str, click.Parameter]:
 
 def test_commands_are_complete() -> None:
     assert list(cli.main.commands) == [
-        "finetune", "dump", "train", "eval", "audit", "info", "verify", "correlation", "models"
+        "pack", "finetune", "dump", "train", "eval", "audit", "info", "verify", "correlation", "models"
     ]  # fmt: skip
 
 
@@ -133,6 +135,7 @@ def test_verify_json_has_the_promised_keys(store: Path) -> None:
         (["audit", "nowhere"], "There is no store at nowhere"),
         (["models", "no_such_model"], "no_such_model"),
         (["train", "--hard-labels-only", "--exclude", "nowhere"], "nowhere, cannot be read (No such file"),
+        (["pack", "out", "--data", "nowhere"], "No data set at nowhere"),
         (["dump"], "Missing option '--teacher'"),
         (["dump", "--teacher", "swin_t", "--topk", "none"], "Invalid value for '--topk'"),
         (["dumb"], "No such command"),

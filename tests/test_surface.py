@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RANKS = [
     {"errors"},
     {"pcg", "process", "progress", "signals", "console", "launch", "jit", "checksums", "locks"},
-    {"store", "views", "images", "device", "distributed", "accuracy", "cards"},
+    {"store", "views", "images", "device", "distributed", "accuracy", "cards", "options"},
     {"loader", "losses", "topk", "students", "published"},
     {"models", "optim", "scoring", "initial"},
     {"teacher", "trained", "learning", "pack"},

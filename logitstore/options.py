@@ -1,0 +1,86 @@
+"""The options of `train`, which are many: what stands here is part of ``cli``. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import click
+
+from logitstore.console import Command, Pair, count, option
+
+_TRAIN = (
+    option("--config", help="Repeat a run from its run.yaml, or from options in a YAML file; flags override."),
+    option("--student", default="tinyvit_21m", help="tinyvit_5m, swin_n, deit_tiny, …, or any timm model."),
+    option("--store", help="The store to learn from.  [default: the one of this data under runs/dump]"),
+    option("--data", default="digits", help="The data set that the store was made of."),
+    option("--val-data", help="Data set to validate on.  [default: the val split of --data]"),
+    option("--subset", type=count, help="Use only this many samples.  [default: as many as the store was made of]"),
+    option("--hard-labels-only", is_flag=True, help="Train on the labels with the same recipe, without a store."),
+    option("--topk", type=count, help="Read at most this many classes of each record."),
+    option(
+        "--view", help="View spec; needed for a store of your own transform.  [default: the store's or the recipe's]"
+    ),
+    option("--size", type=count, help="Side of the views in pixels.  [default: the recipe's, else the store's]"),
+    option("--shuffle", type=click.Choice(["shards"]), help="Visit shards in an order that depends on the run seed."),
+    option(
+        "--recipe",
+        help="tinyvit_21k_distill, tinyvit_21k_to_1k, tinyvit_1k_scratch, tinyvit_1k_distill, tinyvit_384, "
+        "tinyvit_512, swin_framework or digits.  [default: digits on digits, else tinyvit_1k_distill]",
+    ),
+    option("--epochs", type=count, help="Passes over the data.  [default: the recipe's, as for all that follow]"),
+    option("--warmup-epochs", type=float, help="Length of the linear warm-up."),
+    option("--base-lr", type=float, help="Peak learning rate per 512 images of the batch."),
+    option("--base-min-lr", type=float, help="Final learning rate per 512 images of the batch."),
+    option("--base-warmup-lr", type=float, help="First learning rate per 512 images of the batch."),
+    option("--weight-decay", type=float, help="AdamW's decoupled decay."),
+    option("--clip-grad", type=float, help="Largest norm of the gradient."),
+    option("--drop-path", type=float, help="Rate of stochastic depth."),
+    option("--layer-decay", type=float, help="Factor of the learning rate from each block to the one before it."),
+    option("--label-smoothing", type=float, help="For hard labels only."),
+    option("--bn-eval/--no-bn-eval", default=None, help="Keep BatchNorm in eval mode."),
+    option("--ema-decay", type=float, help="Decay of the average of the weights that is validated and saved."),
+    option("--mixup", type=float, help="Alpha of Mixup in runs without a store; stored views are as dumped."),
+    option("--cutmix", type=float, help="Alpha of CutMix, likewise."),
+    option("--betas", type=Pair(example="0.9:0.999"), help="AdamW's decay rates of the two moments."),
+    option("--eps", type=float, help="AdamW's term in the denominator."),
+    option(
+        "--distillation",
+        type=click.Choice(["cross_entropy", "mse", "kl", "none"]),
+        help="Loss against the teacher: soft targets, logits, tempered; none trains on labels alone.",
+    ),
+    option("--temperature", type=float, help="Temperature of --distillation kl."),
+    option(
+        "--joint",
+        type=click.Choice(["none", "alpha", "ratio", "harmonic"]),
+        help="How the loss on hard labels joins the distillation loss.",
+    ),
+    option(
+        "--alpha",
+        type=Pair(example="0:0.5", single=True),
+        help="Weight of the HARD-LABEL loss in (1-alpha)*L_d + alpha*L_s, as in the paper; A:B from start to end.",
+    ),
+    option(
+        "--harmonic-weights",
+        type=Pair(example="13:1"),
+        help="w_d:w_s, the weights of distillation and hard-label loss in their harmonic mean.",
+    ),
+    option("--init-from", help="Start from these weights of the same family: a file, or the folder of a run."),
+    option("--cut", type=int, help="Leading blocks copied from --init-from.  [default: all at the same place in both]"),
+    option("--freeze-copied", is_flag=True, help="Hold what was copied fixed."),
+    option(
+        "--seed", default=0, type=click.IntRange(min=0), help="Run seed: initial weights, drop path, shuffled shards."
+    ),
+    option("--accumulate", default=1, type=count, help="Cut each batch into so many pieces, to save memory."),
+    option("--out", help="The run's folder.  [default: runs/train/STUDENT-DATA, with -labels for labels alone]"),
+    option("--fresh", is_flag=True, help="Start anew where the folder holds a run, instead of resuming it."),
+    option("--checkpoint-steps", default=500, type=count, help="Steps between two checkpoints."),
+    option("--log-steps", default=10, type=count, help="Steps between two lines of metrics."),
+    option("--tensorboard/--no-tensorboard", default=True, help="Write TensorBoard events."),
+    option("--skip-bad", is_flag=True, help="Train on without the images that do not decode."),
+    option("--exclude", help="File of samples to leave out of the loss: JSON of audit, or a number or name a line."),
+)
+
+
+def train_options(command: Command) -> Command:
+    """All options of ``train`` but those that other commands share."""
+    for add in reversed(_TRAIN):
+        command = add(command)
+    return command

@@ -215,7 +215,7 @@ def info(store: str, as_json: bool) -> None:
     show(open_store(store).info(), as_json)
 
 
-@main.command(short_help="Check a store: its bytes, its views, its teacher; or packed images.")
+@main.command(short_help="Check a store (bytes, views, teacher) or packed images.")
 @click.argument("store")
 @option("--data", help="Replay sampled views of this data set against the witnesses.")
 @option("--checkpoint", help="Re-run the teacher with these weights on sampled views; needs --data.")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from logitstore.images import ImageSet
 from logitstore.loader import ViewLoader
 from logitstore.loader.memory import BatchMemory
 from tests.helpers import MemoryImages
@@ -13,7 +17,7 @@ from tests.loader_stores import FULL, PLAIN, SIZE
 ROW = 3 * SIZE * SIZE
 
 
-def address(array: np.ndarray) -> int:  # type: ignore[type-arg]
+def address(array: NDArray[np.uint8]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
@@ -52,3 +56,34 @@ def test_an_epoch_needs_few_pieces_and_held_batches_stay_as_they_were() -> None:
         for _ in loader.batches(1):
             pass
         assert [batch.views_BCHW.tobytes() for batch in held] == before
+
+
+class GreyImages(ImageSet):
+    """Any number of images that take no memory."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(name="grey", split="train", num_samples=count)
+
+    def image_name(self, i: int) -> str:
+        return f"grey-{i}"
+
+    def pixels(self, i: int) -> NDArray[np.uint8]:
+        return np.full((40, 50, 3), i % 251, np.uint8)
+
+    def _fingerprint(self) -> str:
+        return "grey"
+
+
+def test_memory_does_not_grow_with_the_data_set() -> None:
+    def peak(count: int) -> int:
+        exclude = np.arange(0, count, count // 100)
+        tracemalloc.start()
+        try:
+            with ViewLoader(GreyImages(count), FULL, run_seed=1, batch_size=64, workers=2, exclude=exclude) as loader:
+                assert sum(len(batch) for batch in loader.batches(0, 0, 64 * 8)) == 64 * 8
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(1000)  # compiles kernels and loads tables
+    assert peak(100_000_000) < peak(1000) + (1 << 19)  # one bit a sample would be 12 MiB

@@ -111,8 +111,10 @@ def finetune(as_json: bool, **options: Any) -> None:
 @option("--seed", default=0, type=click.IntRange(min=0), help="Run seed: order and views depend on it.")
 @option("--start-epoch", default=0, type=click.IntRange(min=0), help="First epoch to make.")
 @option("--shard-size", type=count, help="Positions per shard, a power of two.  [default: by size]")
+@option("--shards", metavar="I/N", help="Make only part I of N, 0 <= I < N: every N-th shard.  [default: all shards]")
 @option("--subset", type=count, help="Use only this many samples, evenly spaced.")
 @option("--skip-bad", is_flag=True, help="Images that do not decode become empty records of weight 0.")
+@option("--compile", is_flag=True, help="Run the teacher through torch.compile; gives another store.")
 @machine_options
 @json_option
 def dump(as_json: bool, **options: Any) -> None:
@@ -123,6 +125,8 @@ def dump(as_json: bool, **options: Any) -> None:
     \b
     Example:
       logitstore dump --teacher swin_t --topk 100 --data /data/imagenet --epochs 30
+      torchrun --nproc-per-node 8 -m logitstore dump --teacher swin_t --data /data/imagenet --epochs 30
+      logitstore dump --teacher swin_t --data /data/imagenet --epochs 30 --shards "$SLURM_ARRAY_TASK_ID/16"
     """
     from logitstore.dump import DumpConfig
     from logitstore.dump import dump as run

@@ -111,12 +111,12 @@ class TestSharing:
     ) -> None:
         calls = 0
 
-        def interrupted(*arguments: Any) -> Any:
+        def interrupted(*arguments: Any, **options: Any) -> Any:
             nonlocal calls
             calls += 1
             if calls == 6:
                 raise error
-            return select_topk(*arguments)
+            return select_topk(*arguments, **options)
 
         with monkeypatch.context() as patch:
             patch.setattr("logitstore.dump.producer.select_topk", interrupted)

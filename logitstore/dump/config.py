@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from logitstore.dump.share import Share
 from logitstore.errors import InputError
 
 DIGITS_EPOCHS = 4
@@ -42,6 +43,8 @@ class DumpConfig:
     """First epoch to make; earlier ones can be made by another run."""
     shard_size: int | None = None
     """Positions per shard, a power of two and a multiple of 64; None chooses by size."""
+    shards: str | None = None
+    """``i/n``: make only shards whose number, counted over all epochs, is i modulo n; None makes all."""
     subset: int | None = None
     """Use only this many samples, evenly spaced."""
     skip_bad: bool = False
@@ -54,6 +57,8 @@ class DumpConfig:
     """``cpu``, ``cuda``, ``cuda:1``, …; ``auto`` takes a GPU if there is one."""
     dtype: str = "auto"
     """``float32``, ``bfloat16`` or ``float16``; ``auto`` is bfloat16 on a GPU."""
+    compile: bool = False
+    """Run the teacher through ``torch.compile``. Its rounding differs, so the store is another one."""
 
     def __post_init__(self) -> None:
         for name in ("topk", "size", "workers"):
@@ -71,6 +76,7 @@ class DumpConfig:
         for name, size in (("--batch-size", self.batch_size), ("--shard-size", self.shard_size)):
             if size is not None and (size < 2 or size & (size - 1)):
                 raise InputError(f"{name} must be a power of two of at least 2, got {size}.")
+        Share.parse(self.shards)
         if self.batch_size and self.shard_size and self.batch_size > self.shard_size:
             raise InputError(f"--batch-size {self.batch_size} is above --shard-size {self.shard_size}; lower it.")
 
@@ -87,9 +93,9 @@ class DumpResult:
     store: str
     """Path of the store."""
     complete: bool
-    """Whether every shard of the requested epochs is committed."""
+    """Whether every shard of the requested epochs is committed, those of other parts (``shards``) included."""
     shards: int
-    """Shards that this call made."""
+    """Shards that this call made; in the main process of several, all that were made meanwhile."""
     records: int
     """Records in them."""
     skipped: int

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from typing import Self
+import time
+from contextlib import closing
 
+from logitstore.dump.assembly import Assembly
+from logitstore.dump.claiming import Claims, count_records
 from logitstore.dump.config import DumpConfig, DumpResult
 from logitstore.dump.producer import Producer
-from logitstore.errors import ClaimLostError
+from logitstore.dump.share import Share, in_turn
+from logitstore.launch import Launch
 from logitstore.progress import Progress, ProgressFactory, start
-from logitstore.signals import stop_requests
-from logitstore.store import Claim, Commit, ShardBlock, Store, claim_shard, commit_shard
+from logitstore.signals import StopRequest, stop_requests
+from logitstore.store import Store
 from logitstore.store.claims import claim_key, read_chain
+
+_POLL_S = 0.5
 
 
 def dump(config: DumpConfig, progress: ProgressFactory | None = None) -> DumpResult:
     """Make every shard of the requested epochs that is not committed yet, and that no other process is making.
 
-    Ctrl-C and SIGTERM end it after the batch, with the claim given back.
+    Ctrl-C and SIGTERM end it after the batch, with the claim given back. Of several processes that torchrun started,
+    each makes a part of the shards on a GPU of its own; the main one returns when all are done.
 
     Args:
         config: what to dump. Called again with the same one, it makes what is missing.
-        progress: how to show progress; None is silent.
+        progress: how the main process shows progress; None is silent.
 
     Returns:
         What was made and what is left. That other processes are still at work is no error.
@@ -33,109 +37,59 @@ def dump(config: DumpConfig, progress: ProgressFactory | None = None) -> DumpRes
         MismatchError: the store exists and was made of something else.
         NonFiniteError: the teacher gave a NaN or an Inf.
     """
+    launch = Launch.from_environment()
+    progress = progress if launch.is_main else None
     producer = Producer(config, progress)
     epochs = range(config.start_epoch, config.num_epochs)
     store = producer.open_store(epochs)
-    wanted = [(epoch, shard) for epoch in epochs for shard in range(store.num_shards)]
-    total = _num_records(store, wanted)
-    missing = [pair for pair in wanted if not store.is_committed(*pair)]
+    wanted = Share.parse(config.shards).shards(epochs, store.num_shards)
+    committed = store.committed()
+    missing = in_turn([shard for shard in wanted if shard not in committed], launch)
+    total, to_do = count_records(store, wanted), count_records(store, missing)
     with (
-        start(progress, total, "img", "dump", done=total - _num_records(store, missing)) as bar,
-        producer.threads(),
+        start(progress, total, "img", "dump", done=total - to_do) as bar,
+        producer.at_work(),
         stop_requests() as stop,
     ):
-        with _Writer(store, bar) as writer:
-            for claim in _claims(store, missing):
-                with ExitStack() as held:
-                    held.enter_context(claim)
-                    block = producer.make_shard(claim.epoch, claim.shard, bar, stop)
-                    if block is None:
-                        break
-                    writer.commit(claim, block)
-                    held.pop_all()  # the writer gives the claim back
-                if stop.signum is not None:
-                    break
+        with Assembly(store, bar) as assembly, Claims(store, missing, bar) as claims:
+            _make(producer, claims, assembly, bar, stop)
+            while launch.world > 1 and launch.is_main and stop.signum is None and claims.missing():
+                time.sleep(_POLL_S)  # the others are making them; should one of them die, they are ours
+                _make(producer, claims, assembly, bar, stop)
         seconds = bar.seconds
     stop.obey()
-    left = [pair for pair in missing if not store.is_committed(*pair)]
+    committed = store.committed()
+    left = [shard for shard in missing if shard not in committed]
+    made = [shard for shard in missing if shard in committed] if launch.world > 1 and launch.is_main else assembly.made
+    commits = [store.commit(*shard) for shard in made]
+    records = sum(commit.records for commit in commits)
     return DumpResult(
         store=str(store.path),
-        complete=not left,
-        shards=writer.shards,
-        records=writer.records,
-        skipped=writer.skipped,
-        images_per_second=writer.records / max(seconds, 1e-9),
+        complete=all((epoch, shard) in committed for epoch in epochs for shard in range(store.num_shards)),
+        shards=len(commits),
+        records=records,
+        skipped=sum(commit.skipped for commit in commits),
+        images_per_second=records / max(seconds, 1e-9),
         bytes_per_record=store.info()["bytes_per_record"],
-        in_progress=tuple(_holder(store, *pair) for pair in left),
+        in_progress=tuple(_holder(store, *shard) for shard in left),
     )
 
 
-class _Writer:
-    """Commits one shard in a thread of its own while the next one is made. A context manager.
-
-    Leaving it waits for the last commit, also when the next shard failed.
-    """
-
-    def __init__(self, store: Store, bar: Progress) -> None:
-        self.shards = self.records = self.skipped = 0
-        self._bytes = 0
-        self._store, self._bar = store, bar
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="logitstore-writer")
-        self._pending: Future[Commit | None] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._thread.shutdown(wait=True)
-        if kind is None:
-            self._settle()
-
-    def commit(self, claim: Claim, block: ShardBlock) -> None:
-        """Commit a shard and give its claim back, soon; what went wrong with the one before is raised here."""
-        self._settle()
-        self._pending = self._thread.submit(self._commit, claim, block)
-
-    def _commit(self, claim: Claim, block: ShardBlock) -> Commit | None:
-        with claim:
-            try:
-                return commit_shard(self._store, claim, block)
-            except ClaimLostError as error:
-                self._bar.say(str(error))
-                return None
-
-    def _settle(self) -> None:
-        pending, self._pending = self._pending, None
-        commit = None if pending is None else pending.result()
-        if commit is not None:
-            self.shards += 1
-            self.records += commit.records
-            self.skipped += commit.skipped
-            self._bytes += sum(stored.size for stored in commit.objects.values())
-            self._bar.advance(0, **{"B/record": f"{self._bytes / self.records:.1f}"})
-
-
-def _claims(store: Store, missing: list[tuple[int, int]]) -> Iterator[Claim]:
-    """Claims on shards that are neither committed nor held by a live process, until a whole round finds none.
-
-    Every round also takes up what other processes gave back or left behind meanwhile.
-    """
-    progressed = True
-    while progressed:
-        progressed = False
-        missing = [pair for pair in missing if not store.is_committed(*pair)]
-        for epoch, shard in missing:
-            claim = claim_shard(store, epoch, shard)
-            if claim is not None:
-                progressed = True
-                yield claim
+def _make(producer: Producer, claims: Claims, assembly: Assembly, bar: Progress, stop: StopRequest) -> None:
+    """Make what can be claimed; a stop request ends it after the batch."""
+    with closing(producer.selections(claims.ranges())) as selections:
+        for selection in selections:
+            assembly.add(selection.encode)
+            bar.advance(selection.records)
+            for name in selection.bad:
+                bar.say(f"{name} does not decode and becomes an empty record.")
+            if selection.ends_shard:
+                assembly.finish(claims.take(selection.shard))
+            if stop.signum is not None:
+                return
 
 
 def _holder(store: Store, epoch: int, shard: int) -> str:
     chain = read_chain(store.objects, claim_key(epoch, shard))
     who = f"process {chain[-1].owner.pid} on {chain[-1].owner.host.split('/')[0]}" if chain else "another process"
     return f"epoch {epoch}, shard {shard}: {who}"
-
-
-def _num_records(store: Store, shards: list[tuple[int, int]]) -> int:
-    return sum(stop - first for first, stop in (store.shard_range(shard) for _, shard in shards))

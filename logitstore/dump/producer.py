@@ -1,32 +1,31 @@
-"""From a configuration to the bytes of one shard. Shape suffixes: B batch, S positions of a shard, K kept, H, W."""
+"""From a configuration to the records of batches. Shape suffixes: B batch, C classes, K kept, H height, W width."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
-from functools import cached_property
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from importlib.metadata import version
+from itertools import starmap
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from logitstore import __version__
 from logitstore.cards import run_folder
 from logitstore.device import default_workers, dtype_name, resolve_device, resolve_dtype
+from logitstore.dump.assembly import Part
 from logitstore.dump.config import DumpConfig
+from logitstore.dump.share import Shard
 from logitstore.errors import FormatError, InputError, NonFiniteError, StoreNotFoundError
 from logitstore.images import match_classes, open_images
-from logitstore.loader import Batch, ViewLoader
-from logitstore.progress import Progress, ProgressFactory, start
-from logitstore.signals import StopRequest
+from logitstore.loader import Batch, ViewLoader, prefetched
+from logitstore.progress import ProgressFactory, start
 from logitstore.store import (
     Manifest,
-    ShardBlock,
     Store,
     choose_chunk_size,
     choose_shard_size,
@@ -35,11 +34,28 @@ from logitstore.store import (
     open_store,
 )
 from logitstore.teacher import load_teacher
-from logitstore.topk import select_topk
+from logitstore.topk import Fetch, select_topk
 from logitstore.views import ViewSpec, check_transform, view_spec
 
 _DEFAULT_BATCH = {"cpu": 64, "cuda": 256}
 _CHECKED_IMAGES = 8  # on which a user's own transform is tried
+_NO_VIEWS = np.empty((0, 3, 0, 0), np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What the teacher kept of a batch, perhaps still on its way from the device."""
+
+    shard: Shard
+    """Where it belongs."""
+    ends_shard: bool
+    """Whether it is the last batch of its shard."""
+    records: int
+    """Views in it."""
+    bad: tuple[str, ...]
+    """Names of images that did not decode."""
+    encode: Callable[[], Part]
+    """Makes the arrays as they are stored, in any thread; raises NonFiniteError for a NaN or an Inf of the teacher."""
 
 
 class Producer:
@@ -80,6 +96,7 @@ class Producer:
             batch_size=self.manifest.inference["batch_size"],
             workers=config.workers or default_workers(self._device),
             skip_bad=config.skip_bad,
+            pinned=self._device.type == "cuda",
         )
 
     def _make_spec(self) -> ViewSpec:
@@ -121,6 +138,7 @@ class Producer:
                 "dtype": dtype_name(self._dtype),
                 "device_type": self._device.type,
                 "threads": self._threads(),
+                **({"compile": True} if config.compile else {}),
             },
             teacher={**self._teacher.describe(), "class_names": self._teacher.class_names},
             # Records number the teacher's classes, so these are the names that the manifest gives.
@@ -159,6 +177,9 @@ class Producer:
         shards = range(self.manifest.num_shards)
         if stored is None or not all(stored.is_committed(epoch, shard) for epoch in epochs for shard in shards):
             self._check_images()
+            if self._config.compile:
+                with self.at_work():
+                    self._teacher = self._teacher.compiled(self.manifest.inference["batch_size"])
         return create_store(self.path, self.manifest)
 
     def _check_images(self) -> None:
@@ -168,45 +189,56 @@ class Producer:
                 bar.say(f"{len(bad)} images do not decode and become empty records: {', '.join(bad[:5])}")
 
     @contextmanager
-    def threads(self) -> Iterator[None]:
-        """Run torch with the manifest's number of threads; afterwards with as many as before."""
+    def at_work(self) -> Iterator[None]:
+        """Run torch on the teacher's device with the manifest's number of threads; afterwards as before."""
         before, wanted = torch.get_num_threads(), self.manifest.inference["threads"]
         torch.set_num_threads(wanted or before)
         try:
-            yield
+            # Page-locked memory belongs to the present device, which would be the first one in every process.
+            with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
+                yield
         finally:
             torch.set_num_threads(before)
+            self._loader.close()
 
-    def make_shard(self, epoch: int, shard: int, bar: Progress, stop: StopRequest) -> ShardBlock | None:
-        """One shard's arrays as they are stored; None where a stop was requested before it was done.
+    def selections(self, ranges: Iterable[tuple[int, int, int]]) -> Generator[Selection, None, None]:
+        """What the teacher keeps of shard after shard, batch by batch, with no pause between shards.
+
+        Views are rendered some batches ahead, across the ends of shards; on a GPU a batch travels while the one before
+        is worked on, and nothing is waited for here. To be closed.
 
         Args:
-            epoch: number of the epoch.
-            shard: number of the shard in it.
-            bar: advanced by the views made.
-            stop: looked at after every batch.
+            ranges: epoch, start and stop of each shard, asked for as far ahead as views are made.
 
         Raises:
             DecodeError: an image does not decode, and the configuration does not say to skip it.
-            NonFiniteError: the teacher gave a NaN or an Inf.
         """
-        parts: list[dict[str, NDArray[Any]]] = []
-        with closing(self._loader.batches(epoch, *self.manifest.shard_range(shard))) as batches:
-            for batch in batches:
-                if stop.signum is not None:
-                    return None
-                parts.append(self._make_part(batch))
-                bar.advance(len(batch))
-                for name in batch.bad:
-                    bar.say(f"{name} does not decode and becomes an empty record.")
-        return ShardBlock(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        with closing(prefetched(self._loader.chain(ranges), self._place, self._device)) as placed:
+            yield from starmap(self._select, placed)
 
-    def _make_part(self, batch: Batch) -> dict[str, NDArray[Any]]:
+    def _place(self, batch: Batch) -> tuple[Batch, torch.Tensor]:
+        """A batch and its views on the device. The batch keeps its own until they are there."""
+        return batch, self._teacher.place(batch.views_BCHW)
+
+    def _select(self, batch: Batch, views_BCHW: torch.Tensor) -> Selection:
+        """Ask the device for the records of a batch."""
+        manifest = self.manifest
+        selected = select_topk(self._teacher.logits(views_BCHW), manifest.topk, manifest.floor, check=False)
+        shard = batch.start // manifest.shard_size
+        batch = replace(batch, views_BCHW=_NO_VIEWS)  # whose memory can be used again
+        return Selection(
+            shard=(batch.epoch, shard),
+            ends_shard=batch.stop == manifest.shard_range(shard)[1],
+            records=len(batch),
+            bad=batch.bad,
+            encode=partial(self._encode, batch, Fetch(selected)),
+        )
+
+    def _encode(self, batch: Batch, fetch: Fetch) -> Part:
         """The arrays of a shard for one batch."""
         manifest = self.manifest
         try:
-            logits_BC = self._teacher.logits(batch.views_BCHW)
-            selected = select_topk(logits_BC, manifest.topk, manifest.floor).numpy()
+            selected = fetch.numpy()
         except NonFiniteError as error:
             where = f"epoch {batch.epoch}, positions {batch.start} to {batch.stop}"
             raise NonFiniteError(f"{error} It was at {where}; nothing of that shard was kept.") from error

@@ -3,7 +3,8 @@
 Every option is a field of the command's configuration, under the same name and with the same default, so the Python
 call and the command line cannot drift apart (a test compares them). Libraries load inside the commands, so ``--help``
 is quick. Results go to standard output, notes and progress to standard error. Exit codes: 0 done; 1 ``verify`` found
-damage or a gap; 2 unusable input, and one sentence says what and what to do; 130 and 143 stopped by Ctrl-C or SIGTERM.
+damage or a gap, or another of several processes failed; 2 unusable input, and one sentence says what and what to do;
+130 and 143 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import click
 
 from logitstore import __version__
 from logitstore.console import Commands, count, json_option, machine_options, option, show, typed
+from logitstore.launch import Launch
 from logitstore.options import train_options
 from logitstore.progress import Progress
 
@@ -93,7 +95,9 @@ def finetune(as_json: bool, **options: Any) -> None:
     from logitstore.finetune import FinetuneConfig
     from logitstore.finetune import finetune as run
 
-    show(run(FinetuneConfig(**options), Progress).to_dict(), as_json)
+    with Launch.from_environment().alike():
+        config = FinetuneConfig(**options)
+    show(run(config, Progress).to_dict(), as_json)
 
 
 @main.command(short_help="Run the teacher once and keep what it says of every view.")
@@ -151,7 +155,8 @@ def train(config: str | None, as_json: bool, **options: Any) -> None:
     from logitstore.train import TrainConfig
     from logitstore.train import train as run
 
-    whole = TrainConfig(**options) if config is None else TrainConfig.from_yaml(config, **typed(options))
+    with Launch.from_environment().alike():
+        whole = TrainConfig(**options) if config is None else TrainConfig.from_yaml(config, **typed(options))
     show(run(whole, Progress).to_dict(), as_json)
 
 

@@ -19,11 +19,13 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from logitstore.errors import LogitStoreError
+from logitstore.errors import InputError, LogitStoreError
+from logitstore.launch import Launch
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _TYPED = click.core.ParameterSource.COMMANDLINE
+_SHARED = ("finetune", "dump", "train")  # commands that several processes may carry out together, and go on with
 _SHOWN = 20  # entries of a list in text output; --json gives all
 
 
@@ -47,7 +49,7 @@ def _sigterm_unwinds() -> Iterator[None]:
 
 
 def _after_a_stop(ctx: click.Context) -> str:
-    if ctx.invoked_subcommand in ("pack", "finetune", "dump", "train"):
+    if ctx.invoked_subcommand in ("pack", *_SHARED):
         return "what is done is kept, and the same command goes on from there"
     return "nothing was written, and the same command starts anew"
 
@@ -59,6 +61,20 @@ class Commands(click.Group):
         """In the order of use, not of the alphabet."""
         return list(self.commands)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of that name; refuses to do in several processes what one does."""
+        name, command, rest = super().resolve_command(ctx, args)
+        launch = Launch.from_environment()
+        if launch.world > 1 and name not in _SHARED:
+            with launch.alike():
+                raise InputError(
+                    f"{name} is done by one process, and there are {launch.world}: start it without torchrun (or unset "
+                    f"RANK and WORLD_SIZE). Several share the work of {', '.join(_SHARED)}."
+                )
+        return name, command, rest
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with _sigterm_unwinds():
@@ -66,13 +82,20 @@ class Commands(click.Group):
                 sys.stdout.flush()
                 return result
         except LogitStoreError as error:
-            say(f"logitstore: {error}")
+            if str(error):  # else another process says it
+                say(f"logitstore: {error}")
             ctx.exit(error.exit_code)
+        except click.ClickException as error:
+            if not _is_main():  # the main process says the same
+                ctx.exit(error.exit_code)
+            raise
         except KeyboardInterrupt:
-            say(f"logitstore: stopped by Ctrl-C; {_after_a_stop(ctx)}.")
+            if _is_main():
+                say(f"logitstore: stopped by Ctrl-C; {_after_a_stop(ctx)}.")
             ctx.exit(130)
         except Terminated:
-            say(f"logitstore: stopped by SIGTERM; {_after_a_stop(ctx)}.")
+            if _is_main():
+                say(f"logitstore: stopped by SIGTERM; {_after_a_stop(ctx)}.")
             ctx.exit(143)
         except BrokenPipeError:
             # The reader went away (| head): what is still buffered must not raise again at interpreter exit.
@@ -83,6 +106,11 @@ class Commands(click.Group):
             where = error.filename or "a file or a device"
             say(f"logitstore: {where} cannot be used ({error.strerror or error}); mend it, or name another.")
             ctx.exit(2)
+
+
+def _is_main() -> bool:
+    """Whether this process speaks for those that were started together."""
+    return Launch.from_environment().is_main
 
 
 def typed(options: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +125,12 @@ def say(line: str) -> None:
 
 
 def show(report: dict[str, Any], as_json: bool) -> None:
-    """A result on standard output: one JSON object, or aligned ``name  value`` lines; lists of objects as tables."""
+    """A result on standard output: one JSON object, or aligned ``name  value`` lines; lists of objects as tables.
+
+    Of processes that were started together the main one alone shows it.
+    """
+    if not _is_main():
+        return
     if as_json:
         click.echo(json.dumps(report))
         return

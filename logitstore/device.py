@@ -14,6 +14,7 @@ from functools import lru_cache
 import torch
 
 from logitstore.errors import InputError, ModelError
+from logitstore.launch import Launch
 from logitstore.pcg import pcg32_hash
 
 DTYPES = {
@@ -31,17 +32,38 @@ TORCH_DOMAIN = 0x746F7263  # "torc": first word of the hashes that seed torch's 
 def resolve_device(name: str | torch.device | None) -> torch.device:
     """The device of that name; ``None`` or "auto" takes a GPU where there is one.
 
+    Of several processes on a machine, each takes the GPU of its own number.
+
     Raises:
-        InputError: no such device on this machine.
+        InputError: no such device on this machine, or one GPU for several processes.
     """
+    launch = Launch.from_environment()
     if name is None or name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type == "cuda" and launch.local_world > 1:
+            device = _own_gpu(device, launch)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as exc:
         raise InputError(f"Device {name!s} cannot be used on this machine; try --device cpu.") from exc
     return device
+
+
+def _own_gpu(device: torch.device, launch: Launch) -> torch.device:
+    """The GPU of this process, one of several on a machine."""
+    if device.index is not None:
+        raise InputError(
+            f"--device {device} is one GPU for {launch.local_world} processes: give --device cuda, and each takes its "
+            "own."
+        )
+    found = torch.cuda.device_count()
+    if 0 < found < launch.local_world:
+        raise InputError(
+            f"There are {launch.local_world} processes on this machine, but {found} GPUs: start as many processes as "
+            "GPUs, or give --device cpu."
+        )
+    return torch.device("cuda", launch.local_rank)
 
 
 def resolve_dtype(name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
@@ -69,11 +91,13 @@ def usable_cores() -> int:
 def default_workers(device: torch.device) -> int:
     """Threads that decode and render beside a model: one per core, half as many where the model itself needs the cores.
 
+    Processes that were started together share the cores of their machine.
+
     Args:
         device: where the model runs.
     """
-    cores = usable_cores()
-    return max(1, cores // 2) if device.type == "cpu" else cores
+    cores = usable_cores() // Launch.from_environment().local_world
+    return max(1, cores // 2 if device.type == "cpu" else cores)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from inspect import signature
 from typing import TypeVar
 
 import numpy as np
@@ -125,15 +126,9 @@ class Ranks:
             raise failure
         raise PeerError from failure
 
-    @contextmanager
-    def alike(self) -> Iterator[None]:
-        """What fails within fails in all processes alike; the main one says so."""
-        try:
-            yield
-        except Exception as exc:
-            if self.is_main:
-                raise
-            raise PeerError from exc
+    def alike(self) -> AbstractContextManager[None]:
+        """See ``Launch.alike``."""
+        return self._launch.alike()
 
     def synchronised(self, model: nn.Module, device: torch.device) -> nn.Module:
         """A model whose BatchNorm sees the images of all processes, on GPUs; otherwise the model as it is."""
@@ -148,12 +143,11 @@ class Ranks:
         """A model whose gradients become the mean over all processes as they are made; of one process, itself."""
         if self.world == 1:
             return model
-        return DistributedDataParallel(
-            model,
-            device_ids=[device] if device.type == "cuda" else None,
-            broadcast_buffers=False,  # see ``buffers_from_main``
-            gradient_as_bucket_view=True,
-        )
+        # Buffers need not travel at every step, see ``buffers_from_main``. The option's name changed in torch 2.15.
+        names = ("forward_sync_buffers", "broadcast_buffers")
+        option = next(name for name in names if name in signature(DistributedDataParallel).parameters)
+        devices = [device] if device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, **{option: False})
 
     def gradients(self, model: nn.Module, *, last: bool) -> AbstractContextManager[object]:
         """For the forward and backward pass of a piece of a batch: gradients travel with the last one alone."""

@@ -6,10 +6,11 @@ Everything that depends on how many processes work together asks here. Imports n
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from logitstore.errors import InputError
+from logitstore.errors import InputError, LogitStoreError, PeerError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,3 +54,17 @@ class Launch:
     def is_main(self) -> bool:
         """Whether this is the process that writes and speaks for all."""
         return self.rank == 0
+
+    @contextmanager
+    def alike(self) -> Iterator[None]:
+        """What is wrong within is wrong in all processes alike; the main one says so for all.
+
+        Raises:
+            PeerError: something is, and this is another process.
+        """
+        try:
+            yield
+        except LogitStoreError as error:
+            if self.is_main:
+                raise
+            raise PeerError from error

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module imports only from rooms of a lower rank, or from its own room.
 RANKS = [
     {"errors"},
-    {"pcg", "process", "progress", "signals", "console", "launch", "jit", "checksums", "locks"},
+    {"pcg", "process", "progress", "signals", "launch", "jit", "checksums", "locks"},
+    {"console"},
     {"store", "views", "images", "device", "distributed", "accuracy", "cards", "options"},
     {"loader", "losses", "topk", "students", "published"},
     {"models", "optim", "scoring", "initial"},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import nn
 
 from logitstore.cards import Card, Preprocessing, load_model, run_folder, weights_sha256
 from logitstore.device import default_workers, dtype_name, require_runs, resolve_device, resolve_dtype
+from logitstore.distributed import Ranks, joined
 from logitstore.errors import DataError, InputError
 from logitstore.finetune.config import FinetuneConfig, FinetuneResult
 from logitstore.images import ImageSet, open_images
@@ -60,22 +62,27 @@ def finetune(config: FinetuneConfig, progress: ProgressFactory | None = None) ->
     """Train a teacher on labels and save it where ``dump`` looks for it, or go on with the run in its folder.
 
     Called again with the same configuration it resumes where the last checkpoint was written, exactly: the weights it
-    ends with are those of an unbroken run. Ctrl-C and SIGTERM end it after the step, with a checkpoint.
+    ends with are those of an unbroken run. Ctrl-C and SIGTERM end it after the step, with a checkpoint. Processes that
+    torchrun started share each batch, as in ``train``.
 
     Args:
         config: what to train, and how.
-        progress: how to show progress; None is silent.
+        progress: how the main process shows progress; None is silent.
 
     Raises:
+        PeerError: another process failed.
         DataError: the data set has no labels, or cannot be read.
         ModelError: no such model, or its weights cannot be had.
         MismatchError: the folder holds another run. Nothing is written.
         NonFiniteError: the loss is NaN or infinite.
         InputError: another value that cannot be used.
     """
-    run = _prepare(config, _open_training(config, progress))
-    began = time.monotonic()
-    run.carry_out("finetune", progress, fresh=config.fresh, tensorboard=config.tensorboard)
+    with joined() as ranks:
+        with ranks.agreed():
+            run = _prepare(config, _open_training(config, progress, ranks), ranks)
+        began = time.monotonic()
+        with closing(run.feed.loader):
+            run.carry_out("finetune", progress, fresh=config.fresh, tensorboard=config.tensorboard)
     assert run.epoch_loss is not None
     return FinetuneResult(
         checkpoint=str(run.folder.weights),
@@ -91,14 +98,14 @@ def finetune(config: FinetuneConfig, progress: ProgressFactory | None = None) ->
     )
 
 
-def _prepare(config: FinetuneConfig, images: ImageSet) -> Run:
+def _prepare(config: FinetuneConfig, images: ImageSet, ranks: Ranks) -> Run:
     """All that is fixed before the first step; nothing is written."""
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     out = Path(config.out) if config.out else run_folder("finetune", config.teacher, images.name)
     if config.checkpoint is not None:
         require_elsewhere(config.checkpoint, out, option="--checkpoint")
-    feed = _open_feed(config, images, device)
+    feed = _open_feed(config, images, device, ranks)
     begin = _initial_model(config, feed.num_classes, feed.loader.size)
     require_runs(begin.model, feed.loader.size, name=config.teacher)
     _require_writable(out)
@@ -114,6 +121,7 @@ def _prepare(config: FinetuneConfig, images: ImageSet) -> Run:
         dtype=dtype,
         trained=_freeze_all_but_classifier(begin.model) if config.freeze_backbone else None,
         rate_option="--lr",
+        ranks=ranks,
     )
     identity = {
         "teacher": model_name(config.teacher),
@@ -134,22 +142,24 @@ def _prepare(config: FinetuneConfig, images: ImageSet) -> Run:
         epochs=recipe.epochs,
         card=_card(config, feed, learner, recipe),
         kind="teacher",
+        ranks=ranks,
     )
 
 
-def _open_training(config: FinetuneConfig, progress: ProgressFactory | None) -> ImageSet:
+def _open_training(config: FinetuneConfig, progress: ProgressFactory | None, ranks: Ranks) -> ImageSet:
     images = open_images(config.data, subset=config.subset)
     images.require_labels("to train on")
     if images.num_samples < 2 or (images.num_classes or 0) < 2:
         raise DataError(
             f"{images.name} has {images.num_samples} images of {images.num_classes} classes; two of each are the least."
         )
-    with start(progress, len(images), "img", "check files") as bar:
-        images.check(lambda done, _total: bar.advance(done - bar.done))
+    if ranks.is_main:
+        with start(progress, len(images), "img", "check files") as bar:
+            images.check(lambda done, _total: bar.advance(done - bar.done))
     return images
 
 
-def _open_feed(config: FinetuneConfig, images: ImageSet, device: torch.device) -> Feed:
+def _open_feed(config: FinetuneConfig, images: ImageSet, device: torch.device, ranks: Ranks) -> Feed:
     size = config.size or images.default_size
     batch_size = min(config.batch_size or (128 if device.type == "cuda" else 64), images.num_samples)
     num_classes, class_names = images.num_classes or 0, images.class_names
@@ -159,7 +169,10 @@ def _open_feed(config: FinetuneConfig, images: ImageSet, device: torch.device) -
         run_seed=config.seed,
         batch_size=batch_size - batch_size % 2,
         workers=config.workers or default_workers(device),
+        rank=ranks.rank,
+        world=ranks.world,
         drop_last=True,
+        pinned=device.type == "cuda",
     )
     notes: list[str] = []
     validation = open_validation(
@@ -186,9 +199,7 @@ def _initial_model(config: FinetuneConfig, num_classes: int, size: int) -> _Star
     model = (pretrained_model if config.uses_tag else build_model)(config.teacher, **common)
     preprocessing = own_preprocessing(model, size)
     if config.checkpoint is None:
-        return _Start(
-            model=model, preprocessing=preprocessing, weights="pretrained" if config.uses_tag else "random"
-        )
+        return _Start(model=model, preprocessing=preprocessing, weights="pretrained" if config.uses_tag else "random")
     state, card = load_model(config.checkpoint)
     model.load_state_dict(backbone_weights(config.teacher, state, model), strict=False)
     if card is not None:

@@ -9,7 +9,6 @@ Shape suffixes: B batch, C classes or colours, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import pairwise
 from math import isfinite
@@ -25,55 +24,11 @@ from logitstore.device import autocast, normalise, seeded
 from logitstore.distributed import Ranks
 from logitstore.errors import NonFiniteError
 from logitstore.learning.criterion import Coefficients, Criterion, Parts, Targets
+from logitstore.learning.step import Placed, StepLoss, Watched
 from logitstore.loader import Batch
 from logitstore.optim import create_optimizer, create_schedule, peak_rate
 from students.recipes import Recipe
 from students.transfer import frozen_modules
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepLoss:
-    """The losses of a batch before its step, on the device, detached."""
-
-    parts: Parts
-    """Distillation loss and loss on labels."""
-    coefficients: Coefficients
-    """How they were joined."""
-    total: Tensor
-    """What was minimised."""
-
-    def numbers(self) -> dict[str, float]:
-        """By name, for a log: ``loss``, and of ``loss_distillation``, ``loss_labels`` and ``alpha`` those there are.
-
-        Waits for the device.
-        """
-        named = {
-            "loss": self.total,
-            "loss_distillation": self.parts.distillation,
-            "loss_labels": self.parts.labels,
-            "alpha": self.coefficients.alpha,
-        }
-        return {name: float(value) for name, value in named.items() if value is not None}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Placed:
-    """A batch, or this process's part of one, with what a step needs of it on the device."""
-
-    batch: Batch
-    """As the loader made it."""
-    views_BCHW: Tensor
-    """Its views, uint8."""
-    targets: Targets
-    """What they are trained towards."""
-
-    def __len__(self) -> int:
-        return len(self.batch)
-
-    @property
-    def weight(self) -> float:
-        """Sum of the weights of its rows."""
-        return float(self.batch.weight_B.sum())
 
 
 class Learner:
@@ -130,7 +85,7 @@ class Learner:
         self._ema = None
         if recipe.ema_decay is not None:
             self._ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
-        self._last_loss: _Watched | None = None
+        self._last_loss: Watched | None = None
         self._replica: nn.Module | None = None
 
     @property
@@ -138,6 +93,17 @@ class Learner:
         """The model to validate and to save: the average of the weights where the recipe keeps one."""
         average: nn.Module | None = None if self._ema is None else self._ema.module
         return self.model if average is None else average
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of how the work is shared, a sentence each."""
+        if self._ranks.world == 1:
+            return ()
+        notes = [f"{self._ranks.world} processes share each batch of {self._recipe.batch_size}."]
+        normalised = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules())
+        if normalised and self.device.type != "cuda":
+            notes.append("BatchNorm sees the images of its own process alone, for on a CPU torch has no other.")
+        return tuple(notes)
 
     @property
     def rate(self) -> float:
@@ -191,7 +157,7 @@ class Learner:
         loss = StepLoss(parts=whole, coefficients=known, total=known.join(whole))
         self._update()
         self.require_finite()
-        self._last_loss = _Watched(loss.total)
+        self._last_loss = Watched(loss.total)
         return loss
 
     def _shared_model(self) -> nn.Module:
@@ -293,23 +259,6 @@ class Learner:
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self._schedule.step_update(self.step)
-
-
-class _Watched:
-    """A number on its way from the device."""
-
-    def __init__(self, value: Tensor) -> None:
-        self._value = value.to("cpu", non_blocking=True)  # from a GPU into page-locked memory
-        self._copied = None
-        if value.is_cuda:
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record(torch.cuda.current_stream(value.device))
-
-    def wait(self) -> float:
-        """The number; waits for what the device was asked before it, not for what came after."""
-        if self._copied is not None:
-            self._copied.synchronize()
-        return float(self._value)
 
 
 def _mean_logits(output: Tensor | tuple[Tensor, ...]) -> Tensor:

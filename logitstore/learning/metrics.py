@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TextIO
 
 from logitstore.cards import write_atomically
 
@@ -19,22 +19,26 @@ class MetricsLog:
     What was logged after the step from which a run resumes is dropped from both, so that no step stands there twice.
 
     Args:
-        directory: the run's directory; ``metrics.jsonl`` and ``tensorboard/`` lie in it.
+        directory: the run's directory; ``metrics.jsonl`` and ``tensorboard/`` lie in it. None writes nothing: another
+            process does.
         step: optimiser steps already done; 0 starts anew.
         tensorboard: whether to write TensorBoard events.
     """
 
-    def __init__(self, directory: Path, *, step: int = 0, tensorboard: bool = True) -> None:
-        self._path = directory / "metrics.jsonl"
-        self._events = directory / "tensorboard" if tensorboard else None
+    def __init__(self, directory: Path | None, *, step: int = 0, tensorboard: bool = True) -> None:
+        self._path = None if directory is None else directory / "metrics.jsonl"
+        self._events = directory / "tensorboard" if directory is not None and tensorboard else None
         self._step = step
+        self._file: TextIO | None = None
+        self._writer: Any = None
 
     def __enter__(self) -> Self:
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= self._step]
+        if self._path is None:
+            return self
+        kept = [line for line in self._lines(self._path) if json.loads(line)["step"] <= self._step]
         text = "".join(line + "\n" for line in kept)
         write_atomically(self._path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         self._file = self._path.open("a", encoding="utf-8")
-        self._writer = None
         if self._events is not None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -44,7 +48,8 @@ class MetricsLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._writer is not None:
             self._writer.close()
 
@@ -56,6 +61,8 @@ class MetricsLog:
             step: optimiser steps done.
             values: by name; those that are no numbers go into the JSON line only.
         """
+        if self._file is None:
+            return
         self._file.write(json.dumps({"step": step, "group": group, **values}) + "\n")
         self._file.flush()
         if self._writer is not None:
@@ -63,9 +70,9 @@ class MetricsLog:
                 if isinstance(value, (int, float)):
                     self._writer.add_scalar(f"{group}/{name}", value, step)
 
-    def _lines(self) -> list[str]:
+    def _lines(self, path: Path) -> list[str]:
         """Whole lines of an earlier part of the run; a line that a kill cut off is dropped."""
-        if self._step == 0 or not self._path.exists():
+        if self._step == 0 or not path.exists():
             return []
-        text = self._path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
         return text[: text.rfind("\n") + 1].splitlines()

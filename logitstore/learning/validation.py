@@ -1,10 +1,18 @@
-"""The images that a run is validated on."""
+"""The images that a run is validated on, and how well a model does on them."""
 
 from __future__ import annotations
 
+import numpy as np
+from torch import nn
+
+from logitstore.accuracy import Accuracy
+from logitstore.cards import Preprocessing
+from logitstore.device import Compute
+from logitstore.distributed import Ranks
 from logitstore.errors import DataError
 from logitstore.images import ImageSet, open_images
 from logitstore.loader.matching import numbered
+from logitstore.scoring import score
 
 
 def open_validation(
@@ -40,3 +48,24 @@ def open_validation(
             notes.append(f"There is nothing to validate on: the val split of {images.name} has no labels.")
             return None
     return numbered(images, class_names, num_classes)
+
+
+def shared_accuracy(
+    model: nn.Module, images: ImageSet, ranks: Ranks, *, size: int, preprocessing: Preprocessing, compute: Compute
+) -> Accuracy:
+    """``scoring.score``, each process a run of the images; the same in all of them.
+
+    Raises:
+        DataError: a label is no class of the model.
+        NonFiniteError: a logit is NaN.
+    """
+    ranks.buffers_from_main(model)
+    low, high = (len(images) * rank // ranks.world for rank in (ranks.rank, ranks.rank + 1))
+    counts = (0, 0, 0)
+    with ranks.agreed():
+        if low < high:
+            part = images if high - low == len(images) else images.select(np.arange(low, high))
+            found = score(model, part, size=size, preprocessing=preprocessing, compute=compute)
+            counts = (found.images, found.top1, found.top5)
+    total, top1, top5 = (int(column.sum()) for column in ranks.gathered(counts).T)
+    return Accuracy(images=total, top1=top1, top5=top5, split=images.split)

@@ -63,13 +63,14 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
         notes.append(
             f"{len(exclusion)} of {len(images)} samples are excluded by {exclusion.source}: no weight in the loss."
         )
+    device = resolve_device(config.device)
     loader = ViewLoader(
         images,
         spec,
         run_seed=config.seed if store is None else None,
         store=store,
         batch_size=recipe.batch_size,
-        workers=config.workers or default_workers(resolve_device(config.device)),
+        workers=config.workers or default_workers(device),
         size=config.size or recipe.size,
         rank=rank,
         world=world,
@@ -79,6 +80,7 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
         drop_last=True,
         shuffle_seed=config.seed if config.shuffle else None,
         exclude=None if exclusion is None else exclusion.sample,
+        pinned=device.type == "cuda",
     )
     if loader.num_batches() == 0:
         raise InputError(

@@ -6,12 +6,14 @@ Here a run is put together out of what it trains on, the student and its folder;
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from torch import nn
 
 from logitstore.cards import Card, run_folder
 from logitstore.device import dtype_name, require_runs, resolve_device, resolve_dtype
+from logitstore.distributed import Ranks, joined
 from logitstore.initial import InitialWeights, take_over
 from logitstore.learning.criterion import make_criterion
 from logitstore.learning.feed import Feed
@@ -32,18 +34,25 @@ def train(config: TrainConfig, progress: ProgressFactory | None = None) -> Train
     Called again with the same configuration it resumes where the last checkpoint was written, exactly: the weights it
     ends with are those of an unbroken run. Ctrl-C and SIGTERM end it after the step, with a checkpoint.
 
+    Processes that torchrun started share each batch, see docs/training.md; each returns the same. Another number of
+    them may resume the run.
+
     Args:
         config: what to train, and how.
-        progress: how to show progress; None is silent.
+        progress: how the main process shows progress; None is silent.
 
     Raises:
+        PeerError: another process failed.
         MismatchError: store, data set and view spec do not belong together, or the folder holds another run. Nothing
             is written.
         InputError: something the user named cannot be used.
         NonFiniteError: the loss is NaN or infinite.
     """
-    run = _prepare(config)
-    run.carry_out(f"train {config.student}", progress, fresh=config.fresh, tensorboard=config.tensorboard)
+    with joined() as ranks:
+        with ranks.agreed():
+            run = _prepare(config, ranks)
+        with closing(run.feed.loader):
+            run.carry_out(f"train {config.student}", progress, fresh=config.fresh, tensorboard=config.tensorboard)
     return TrainResult(
         out=str(run.folder.path),
         checkpoint=str(run.folder.weights),
@@ -57,12 +66,12 @@ def train(config: TrainConfig, progress: ProgressFactory | None = None) -> Train
     )
 
 
-def _prepare(config: TrainConfig) -> Run:
+def _prepare(config: TrainConfig, ranks: Ranks) -> Run:
     student = model_name(config.student)
     recipe = config.effective_recipe()
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
-    feed = open_feed(config, recipe)
+    feed = open_feed(config, recipe, rank=ranks.rank, world=ranks.world)
     drop_path = recipe.drop_path_of(student)
     model = build_model(
         config.student, num_classes=feed.num_classes, size=feed.loader.size, drop_path=drop_path, seed=config.seed
@@ -85,6 +94,7 @@ def _prepare(config: TrainConfig) -> Run:
         device=device,
         dtype=dtype,
         accumulate=config.accumulate,
+        ranks=ranks,
     )
     identity = {
         "student": student,
@@ -108,6 +118,7 @@ def _prepare(config: TrainConfig) -> Run:
         epochs=recipe.epochs,
         card=_card(config, feed, learner, folder),
         kind="student",
+        ranks=ranks,
         notes=(*(() if initial is None else ("\n".join(initial.lines()),)), *unfit),
         keep_best=True,
         checkpoint_steps=config.checkpoint_steps,

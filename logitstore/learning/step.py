@@ -1,0 +1,76 @@
+"""What goes into a training step, and what comes out of it.
+
+Shape suffixes: B batch, C colours, H height, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from logitstore.learning.criterion import Coefficients, Parts, Targets
+from logitstore.loader import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLoss:
+    """The losses of a batch before its step, on the device, detached."""
+
+    parts: Parts
+    """Distillation loss and loss on labels."""
+    coefficients: Coefficients
+    """How they were joined."""
+    total: Tensor
+    """What was minimised."""
+
+    def numbers(self) -> dict[str, float]:
+        """By name, for a log: ``loss``, and of ``loss_distillation``, ``loss_labels`` and ``alpha`` those there are.
+
+        Waits for the device.
+        """
+        named = {
+            "loss": self.total,
+            "loss_distillation": self.parts.distillation,
+            "loss_labels": self.parts.labels,
+            "alpha": self.coefficients.alpha,
+        }
+        return {name: float(value) for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placed:
+    """A batch, or this process's part of one, with what a step needs of it on the device."""
+
+    batch: Batch
+    """As the loader made it."""
+    views_BCHW: Tensor
+    """Its views, uint8."""
+    targets: Targets
+    """What they are trained towards."""
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    @property
+    def weight(self) -> float:
+        """Sum of the weights of its rows."""
+        return float(self.batch.weight_B.sum())
+
+
+class Watched:
+    """A number on its way from the device."""
+
+    def __init__(self, value: Tensor) -> None:
+        self._value = value.to("cpu", non_blocking=True)  # from a GPU into page-locked memory
+        self._copied = None
+        if value.is_cuda:
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record(torch.cuda.current_stream(value.device))
+
+    def wait(self) -> float:
+        """The number; waits for what the device was asked before it, not for what came after."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return float(self._value)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from logitstore.errors import DecodeError, IncompleteError, InputError, MismatchError, ViewError, WitnessError
-from logitstore.loader import ViewLoader, Workers, eval_batches
+from logitstore.loader import ViewLoader, eval_batches
 from logitstore.loader.batch import WITNESS_STEP
 from logitstore.pcg import VisitOrder, view_seeds
 from logitstore.store import WITNESS_EVERY, Store
@@ -110,8 +108,10 @@ def test_an_incomplete_last_batch(images: MemoryImages, stored: Store) -> None:
     small = ViewLoader(images, FULL, store=stored, batch_size=400, workers=1, drop_last=True)
     with pytest.raises(InputError, match="331 samples, fewer than one batch of 400"):
         next(iter(small.batches(0)))
-    last = [list(ViewLoader(images, FULL, run_seed=1, batch_size=16, workers=0, rank=r, world=8).batches(0, 320))[-1]
-            for r in range(8)]
+    last = [
+        list(ViewLoader(images, FULL, run_seed=1, batch_size=16, workers=0, rank=r, world=8).batches(0, 320))[-1]
+        for r in range(8)
+    ]
     assert [len(batch) for batch in last] == [0, 2, 2, 2, 0, 2, 2, 1]
     assert last[0].views_BCHW.shape == (0, 3, SIZE, SIZE)
 
@@ -248,59 +248,6 @@ def test_a_failing_transform_names_the_image(tmp_path: Path, monkeypatch: pytest
         list(ViewLoader(MemoryImages(1, side=SIZE), spec, run_seed=1, batch_size=2, workers=1).batches(0))
 
 
-class WatchedImages(MemoryImages):
-    """Pictures that note which threads ask for them, and how many do right now."""
-
-    threads: set[threading.Thread]
-    busy = 0
-
-    def pixels(self, i: int) -> NDArray[np.uint8]:
-        self.threads.add(threading.current_thread())
-        self.busy += 1
-        time.sleep(0.002)
-        self.busy -= 1
-        return super().pixels(i)
-
-
-@pytest.fixture
-def watched() -> WatchedImages:
-    images = WatchedImages(331, side=SIZE)
-    images.threads = set()
-    return images
-
-
-def test_threads_stay_from_epoch_to_epoch_and_end_with_the_loader(watched: WatchedImages) -> None:
-    with ViewLoader(watched, PLAIN, run_seed=1, batch_size=32, workers=2) as loader:
-        for epoch in range(3):
-            batches = loader.batches(epoch)
-            for _ in range(3 + epoch):
-                next(batches)
-            batches.close()
-            assert watched.busy == 0
-        assert len(watched.threads) == 2 and all(thread.is_alive() for thread in watched.threads)
-    assert not any(thread.is_alive() for thread in watched.threads)
-    assert len(list(loader.batches(0, 0, 64))) == 2  # with new threads
-    assert len(watched.threads) > 2
-    loader.close()
-
-
-@pytest.mark.parametrize("bad", [DecodeError, KeyboardInterrupt])
-def test_a_loader_can_be_used_again_after_a_failure(watched: WatchedImages, bad: type[BaseException]) -> None:
-    with ViewLoader(watched, PLAIN, run_seed=1, batch_size=32, workers=2) as loader:
-        batches = loader.batches(0)
-        next(batches)
-        if bad is KeyboardInterrupt:
-            with pytest.raises(KeyboardInterrupt):
-                batches.throw(KeyboardInterrupt)
-        else:
-            watched.bad = frozenset(range(331))
-            with pytest.raises(DecodeError):
-                list(batches)
-        assert watched.busy == 0
-        watched.bad = frozenset()
-        assert len(list(loader.batches(1))) == 11 and len(watched.threads) == 2
-
-
 def test_ranges_follow_each_other_without_a_pause(images: MemoryImages) -> None:
     asked: list[int] = []
 
@@ -317,8 +264,11 @@ def test_ranges_follow_each_other_without_a_pause(images: MemoryImages) -> None:
         assert [(b.epoch, b.start, b.stop) for b in found] == [
             *((0, 0, 32), (0, 32, 64), (1, 128, 160), (1, 160, 192), (0, 320, 331))
         ]
-        alone = [b for epoch, start, stop in [(0, 0, 64), (1, 128, 192), (0, 320, 331)]
-                 for b in loader.batches(epoch, start, stop)]
+        alone = [
+            b
+            for epoch, start, stop in [(0, 0, 64), (1, 128, 192), (0, 320, 331)]
+            for b in loader.batches(epoch, start, stop)
+        ]
         for one, other in zip(found, alone, strict=True):
             assert np.array_equal(one.views_BCHW, other.views_BCHW)
 
@@ -335,14 +285,3 @@ def test_evaluation_views(images: MemoryImages, batch_size: int, workers: int) -
         eval_batches(images, size=16, crop_pct=1.0, batch_size=0, workers=workers)
     unlabelled = next(eval_batches(MemoryImages(3), size=16, crop_pct=1.0, batch_size=2, workers=0))
     assert unlabelled.label_B.tolist() == [-1, -1]
-
-
-def test_evaluation_takes_lasting_threads(watched: WatchedImages) -> None:
-    with Workers(2) as workers:
-        for _ in range(3):
-            list(eval_batches(watched, size=16, crop_pct=1.0, batch_size=64, workers=workers))
-        assert len(watched.threads) == 2
-        assert all(thread.is_alive() for thread in watched.threads)
-    list(eval_batches(watched, size=16, crop_pct=1.0, batch_size=64, workers=2))  # threads of its own
-    assert len(watched.threads) == 4
-    assert not any(thread.is_alive() for thread in watched.threads)

@@ -1,7 +1,7 @@
 """How kernels are compiled: without the GIL, and kept on disk between runs where there is a place to keep them.
 
 numba keys what it keeps by the file a kernel stands in. Who edits a kernel that another file compiles in
-(``tables``, ``pcg``) removes that file's ``__pycache__`` too.
+(``tables``, ``pcg``, ``turn``, ...) removes that file's ``__pycache__`` too.
 """
 
 from __future__ import annotations
@@ -18,3 +18,8 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
         return njit(nogil=True)(function)  # type: ignore[no-any-return]
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile into every kernel that calls it: for small steps inside loops, where a call costs more than the step."""
+    return njit(nogil=True, forceinline=True)(function)  # type: ignore[no-any-return]

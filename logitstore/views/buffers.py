@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -30,3 +31,18 @@ class _Buffers(threading.local):
 
 
 buffers = _Buffers()
+
+
+class _Arena(threading.local):
+    def __init__(self) -> None:
+        self.words = np.empty(1 << 16, np.uint64)
+
+
+_arena = _Arena()
+
+
+def with_arena(attempt: Callable[..., int], *arguments: object) -> None:
+    """Run a kernel with this thread's scratch: it says how many words it needs, or does its work and returns 0."""
+    with np.errstate(over="ignore"):  # the JIT off: numpy's scalars wrap around as wanted, but would warn
+        while needed := attempt(*arguments, _arena.words):
+            _arena.words = np.empty(needed, np.uint64)

@@ -2,12 +2,13 @@
 
 Pillow makes two integer passes, along rows and along columns, with weights of 22 bits (see ``weights``) and rounding to
 8 bits in between (``Image.resize`` with ``Resampling.BICUBIC``). This module makes the same sums in another order of
-memory: blocks of source rows are transposed, eight by eight bytes in 64-bit words, so that both passes are weighted
-sums of contiguous runs, which compilers turn into vector code.
+memory: blocks of source rows are transposed (see ``turn``), so that both passes are weighted sums of contiguous runs
+(see ``sums``), which compilers turn into vector code.
 
 The output is planar. What is cropped and how large the output is comes from the caller; no draw is made here.
 
-Shape suffixes: H W image, V values of a row (3 per pixel), O outputs along one axis, K weights of one output.
+Arrays inside are flat and offsets unsigned: slices in a loop cost a count of references each, and an index of unknown
+sign a check on every access. Shape suffixes: H W image, O outputs along one axis, K weights of one output.
 """
 
 from __future__ import annotations
@@ -15,185 +16,146 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.jit import kernel
-from logitstore.views.buffers import buffers
-from logitstore.views.weights import BITS, axis_weights, round_up
+from logitstore.jit import inlined, kernel
+from logitstore.views.buffers import with_arena
+from logitstore.views.sums import weighted_runs
+from logitstore.views.turn import ROWS, TILE_WORDS, turn
+from logitstore.views.weights import axis_weights, most_weights
 
 U8 = NDArray[np.uint8]
 
-_HALF = np.int32(1 << (BITS - 1))
+BLOCK = 128
+"""Source rows transposed at a time: many mean few sums to start, few stay in the cache."""
 
-_BLOCK = 192
-"""Source rows transposed at a time: fewer blocks mean fewer sums to start, as long as a block stays in the cache."""
-_WORDS = _BLOCK // 8
-_LANES = 16
-"""Rows are summed in multiples of this, so that the last ones need no loop of their own."""
-_NONE = np.uint64(0)
-_STEP_ROW, _STEP_PIXEL = np.int64(1), np.int64(3)
-
-_8, _16, _32 = np.uint64(8), np.uint64(16), np.uint64(32)
-_MASK8, _MASK16, _MASK32 = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF), np.uint64(0x00000000FFFFFFFF)
+_0, _1, _3, _8, _16 = (np.uint64(n) for n in (0, 1, 3, 8, 16))
+_BLOCK, _ROWS = np.uint64(BLOCK), np.uint64(ROWS)
 
 
-@kernel
-def _swap(a, b, shift, mask):  # type: ignore[no-untyped-def]
-    """Exchange the fields of ``a`` that lie ``shift`` above the mask with the fields of ``b`` under the mask."""
-    change = ((a >> shift) ^ b) & mask
-    return a ^ (change << shift), b ^ change
-
-
-@kernel
-def _turn(rows, turned):  # type: ignore[no-untyped-def]
-    """Transpose eight rows of 24 words, 8 x 8 bytes at a time.
-
-    Byte ``i`` of word ``g`` in row ``k`` becomes byte ``k`` of word ``g`` in row ``i`` of ``turned``. Both are flat.
-    """
-    for g in range(_WORDS):
-        a0, a1, a2, a3 = rows[g], rows[_WORDS + g], rows[2 * _WORDS + g], rows[3 * _WORDS + g]
-        a4, a5, a6, a7 = rows[4 * _WORDS + g], rows[5 * _WORDS + g], rows[6 * _WORDS + g], rows[7 * _WORDS + g]
-        a0, a4 = _swap(a0, a4, _32, _MASK32)
-        a1, a5 = _swap(a1, a5, _32, _MASK32)
-        a2, a6 = _swap(a2, a6, _32, _MASK32)
-        a3, a7 = _swap(a3, a7, _32, _MASK32)
-        a0, a2 = _swap(a0, a2, _16, _MASK16)
-        a1, a3 = _swap(a1, a3, _16, _MASK16)
-        a4, a6 = _swap(a4, a6, _16, _MASK16)
-        a5, a7 = _swap(a5, a7, _16, _MASK16)
-        a0, a1 = _swap(a0, a1, _8, _MASK8)
-        a2, a3 = _swap(a2, a3, _8, _MASK8)
-        a4, a5 = _swap(a4, a5, _8, _MASK8)
-        a6, a7 = _swap(a6, a7, _8, _MASK8)
-        turned[g], turned[_WORDS + g], turned[2 * _WORDS + g], turned[3 * _WORDS + g] = a0, a1, a2, a3
-        turned[4 * _WORDS + g], turned[5 * _WORDS + g], turned[6 * _WORDS + g], turned[7 * _WORDS + g] = a4, a5, a6, a7
-
-
-@kernel
-def _load_block(src_HV, begin, y, height, used, strip, strip_words, turned, block_words):  # type: ignore[no-untyped-def]
-    """``block[i, j] = src_HV[y + j, begin + i]`` for ``height`` rows of ``used`` values."""
-    for j in range(0, height, 8):
-        for left in range(0, used, _BLOCK):
-            width = min(_BLOCK, used - left)
-            start = begin + np.uint64(left)
-            for k in range(min(8, height - j)):
-                for i in range(np.uint64(width)):
-                    strip[k, i] = src_HV[y + j + k, start + i]
-            _turn(strip_words, turned)
-            for g in range((width + 7) // 8):
-                for k in range(8):
-                    block_words[left + 8 * g + k, j // 8] = turned[k * _WORDS + g]
-
-
-@kernel
-def _store_block(summed_words, y, height, turned, out_words):  # type: ignore[no-untyped-def]
-    """``out[c, y + j, o] = summed[c, o, j]`` for ``height`` rows; eight outputs make a word."""
-    words = out_words.shape[2]
-    for c in range(3):
-        for word in range(words):
-            start = 8 * _WORDS * (c * words + word)
-            _turn(summed_words[start : start + 8 * _WORDS], turned)
-            for j in range(height):
-                out_words[c, y + j, word] = turned[j % 8 * _WORDS + j // 8]
-
-
-@kernel
-def _clip(total):  # type: ignore[no-untyped-def]
-    return np.uint8(min(max(total >> BITS, 0), 255))
-
-
-@kernel
-def _weighted_sum(src, begin, row, step, weight_OK, o, count, acc, dst, target, length):  # type: ignore[no-untyped-def]
-    """``dst[target, :length]`` = the rows ``row, row + step, ...`` of ``src[:, begin:]`` under weights ``o``.
-
-    ``begin`` and ``length`` are unsigned: an index of unknown sign costs a check on every access. Up to 8 weights,
-    enough down to half the size, are summed at once; missing ones are 0 and read the first row.
-    """
-    w0, w1, w2, w3 = weight_OK[o, 0], weight_OK[o, 1], weight_OK[o, 2], weight_OK[o, 3]
-    r0, r1 = row, row + (step if count > 1 else 0)
-    r2, r3 = row + (2 * step if count > 2 else 0), row + (3 * step if count > 3 else 0)
-    if count <= 4:
-        for i in range(length):
-            j = begin + i
-            total = np.int32(src[r0, j] * w0 + src[r1, j] * w1 + src[r2, j] * w2 + src[r3, j] * w3)
-            dst[target, i] = _clip(np.int32(_HALF + total))
-        return
-    if count <= 8:
-        w4, w5, w6, w7 = weight_OK[o, 4], weight_OK[o, 5], weight_OK[o, 6], weight_OK[o, 7]
-        r4, r5 = row + 4 * step, row + (5 * step if count > 5 else 0)
-        r6, r7 = row + (6 * step if count > 6 else 0), row + (7 * step if count > 7 else 0)
-        if count <= 6:
-            for i in range(length):
-                j = begin + i
-                low = np.int32(src[r0, j] * w0 + src[r1, j] * w1 + src[r2, j] * w2)
-                high = np.int32(src[r3, j] * w3 + src[r4, j] * w4 + src[r5, j] * w5)
-                dst[target, i] = _clip(np.int32(_HALF + low + high))
-            return
-        for i in range(length):
-            j = begin + i
-            low = np.int32(src[r0, j] * w0 + src[r1, j] * w1 + src[r2, j] * w2 + src[r3, j] * w3)
-            high = np.int32(src[r4, j] * w4 + src[r5, j] * w5 + src[r6, j] * w6 + src[r7, j] * w7)
-            dst[target, i] = _clip(np.int32(_HALF + low + high))
-        return
-    for i in range(length):
-        acc[i] = _HALF
-    for k in range(0, count, 4):
-        w0, w1, w2, w3 = weight_OK[o, k], weight_OK[o, k + 1], weight_OK[o, k + 2], weight_OK[o, k + 3]
-        r0 = row + k * step
-        r1 = r0 + (step if count > k + 1 else 0)
-        r2, r3 = r0 + (2 * step if count > k + 2 else 0), r0 + (3 * step if count > k + 3 else 0)
-        for i in range(length):
-            j = begin + i
-            acc[i] = np.int32(acc[i] + src[r0, j] * w0 + src[r1, j] * w1 + src[r2, j] * w2 + src[r3, j] * w3)
-    for i in range(length):
-        dst[target, i] = _clip(acc[i])
+@inlined
+def _round_up(count, multiple):  # type: ignore[no-untyped-def]
+    return (count + multiple - _1) // multiple * multiple
 
 
 @kernel
 def _horizontal(  # type: ignore[no-untyped-def]
-    src_HV, begin, y, rows, first_O, count_O, weight_OK, flip,
-    strip, strip_words, turned, block, block_words, summed, summed_words, acc, out_words,
+    src, begin, pitch, rows, used, first_O, count_O, weight_KO, flip, acc, tile, block_words, summed_words, planes_words
 ):  # fmt: skip
-    """Resize ``rows`` rows of the source along the row, from row ``y`` and value ``begin`` on, into planes of words.
+    """Resize ``rows`` rows of ``used`` bytes (at least 8) along the row, into three planes of words.
 
-    The other arrays are scratch: ``strip`` [8, 192], ``block`` [V, 192] and ``summed`` [3 O, 192] bytes, with V rounded
-    up to a multiple of 192 and O to one of 8, and the same memory as words.
+    Rows of a plane are padded to 64 bytes, and their number to 8.
     """
-    outputs, padded = len(first_O), summed.shape[0] // 3
-    used = 3 * (first_O[outputs - 1] + count_O[outputs - 1] - first_O[0])
-    for top in range(0, rows, _BLOCK):
+    padded, plane_pitch = _round_up(np.uint64(len(first_O)), _8), _round_up(np.uint64(len(first_O)), _ROWS) // _8
+    plane = _round_up(rows, _8) * plane_pitch
+    block, summed = block_words.view(np.uint8), summed_words.view(np.uint8)
+    for top in range(_0, rows, _BLOCK):
         height = min(_BLOCK, rows - top)
-        length = np.uint64((height + _LANES - 1) // _LANES * _LANES)
-        _load_block(src_HV, begin, y + top, height, used, strip, strip_words, turned, block_words)
-        for o in range(outputs):
-            start = 3 * (first_O[o] - first_O[0])
-            target = outputs - 1 - o if flip else o
-            for c in range(3):
-                run = c * padded + target
-                _weighted_sum(block, _NONE, start + c, _STEP_PIXEL, weight_OK, o, count_O[o], acc, summed, run, length)
-        _store_block(summed_words, top, height, turned, out_words)
+        turn(src, begin + top * pitch, pitch, height, used, tile, block_words, _0, _BLOCK // _8)
+        weighted_runs(
+            block, _0, _3 * _BLOCK, _BLOCK, _3, first_O, count_O, weight_KO, flip, acc,
+            summed, _0, _BLOCK, padded * _BLOCK, _round_up(height, _16),
+        )  # fmt: skip
+        for c in range(_3):
+            to, columns = c * plane + top * plane_pitch, _round_up(height, _8)
+            turn(summed, c * padded * _BLOCK, _BLOCK, padded, columns, tile, planes_words, to, plane_pitch)
 
 
 @kernel
-def _vertical_planar(rows_3RW, first_O, count_O, weight_OK, acc, out_3OW):  # type: ignore[no-untyped-def]
-    """Resize along columns; row 0 of ``rows_3RW`` is the first source row needed."""
-    length = np.uint64(out_3OW.shape[2])
-    for c in range(3):
-        for o in range(len(first_O)):
-            row = first_O[o] - first_O[0]
-            _weighted_sum(rows_3RW[c], _NONE, row, _STEP_ROW, weight_OK, o, count_O[o], acc, out_3OW[c], o, length)
+def _copy(src, begin, pitch, dst, dst_pitch, rows, columns):  # type: ignore[no-untyped-def]
+    for y in range(rows):
+        at, to = begin + y * pitch, y * dst_pitch
+        for x in range(columns):
+            dst[to + x] = src[at + x]
 
 
-@kernel
-def _vertical_interleaved(src_HV, begin, y, first_O, count_O, weight_OK, acc, out_OV):  # type: ignore[no-untyped-def]
-    """Resize along columns; a row is a run of values of all channels, of which those from ``begin`` on are used."""
-    for o in range(len(first_O)):
-        row = y + first_O[o]
-        length = np.uint64(out_OV.shape[1])
-        _weighted_sum(src_HV, begin, row, _STEP_ROW, weight_OK, o, count_O[o], acc, out_OV, o, length)
-
-
-def _vertical_first(width: int, height: int, width_out: int, height_out: int) -> bool:
+@inlined
+def _vertical_first(width, height, width_out, height_out):  # type: ignore[no-untyped-def]
     """Whether the height is resized before the width: Pillow 13's rule; earlier releases begin with the width."""
     return height > height_out and height - height_out > 2 * (width - width_out)
+
+
+@inlined
+def _sizes(width, height, width_out, height_out, columns, rows):  # type: ignore[no-untyped-def]
+    """Words of weights along x and y, exact weights, sums, block, summed block, planes and spare rows."""
+    taps_x, taps_y = most_weights(width, width_out) * columns, most_weights(height, height_out) * rows
+    padded = (columns + 63) // 64 * 64
+    used, most_rows = max(3 * width, 8), (max(height, rows) + 7) // 8 * 8
+    return (
+        taps_x, taps_y, max(taps_x, taps_y), max(BLOCK, padded, used),
+        BLOCK // 8 * used, BLOCK // 8 * 3 * padded, 3 * padded // 8 * most_rows, used * most_rows // 8,
+    )  # fmt: skip
+
+
+@inlined
+def resize_words(width, height, width_out, height_out, columns, rows):  # type: ignore[no-untyped-def]
+    """64-bit words of scratch that ``resize`` needs; the last two arguments are the size of what is kept."""
+    taps_x, taps_y, exact, acc, block, summed, planes, spare = _sizes(
+        width, height, width_out, height_out, columns, rows
+    )
+    return TILE_WORDS + taps_x + taps_y + exact + acc + block + summed + planes + spare + 3 * (columns + rows)
+
+
+@kernel
+def resize(  # type: ignore[no-untyped-def]
+    pixels, pitch, box, width_out, height_out, corner_x, corner_y, flip, out, columns, rows, arena
+):  # fmt: skip
+    """``resize_window`` on flat arrays; ``arena`` is uint64 scratch of ``resize_words``. All numbers are int64."""
+    x, y, width, height = box
+    taps_x, taps_y, most, sums, block_words, summed_words, plane_words, spare_words = _sizes(
+        width, height, width_out, height_out, columns, rows
+    )
+    tile, at = arena[:TILE_WORDS], TILE_WORDS
+    first_X, at = arena[at : at + columns].view(np.int32)[:columns], at + columns
+    count_X, at = arena[at : at + columns].view(np.int32)[:columns], at + columns
+    first_Y, at = arena[at : at + rows].view(np.int32)[:rows], at + rows
+    count_Y, at = arena[at : at + rows].view(np.int32)[:rows], at + rows
+    total, at = arena[at : at + columns + rows].view(np.float64), at + columns + rows
+    weight_X, at = arena[at : at + taps_x].view(np.int32), at + taps_x
+    weight_Y, at = arena[at : at + taps_y].view(np.int32), at + taps_y
+    exact, at = arena[at : at + most].view(np.float64), at + most
+    acc, at = arena[at : at + sums].view(np.int32), at + sums
+    block, at = arena[at : at + block_words], at + block_words
+    summed, at = arena[at : at + summed_words], at + summed_words
+    planes, at = arena[at : at + plane_words], at + plane_words
+    spare = arena[at : at + spare_words].view(np.uint8)
+
+    axis_weights(width, width_out, corner_x, first_X, count_X, weight_X, exact, total)
+    axis_weights(height, height_out, corner_y, first_Y, count_Y, weight_Y, exact, total)
+    begin = np.uint64((y + first_Y[0]) * pitch + 3 * (x + first_X[0]))
+    rows_in = np.uint64(first_Y[rows - 1] + count_Y[rows - 1] - first_Y[0])
+    used = np.uint64(3 * (first_X[columns - 1] + count_X[columns - 1] - first_X[0]))
+    padded = max(used, _8)
+    kept, width_kept, planes_pitch = np.uint64(rows), np.uint64(columns), _round_up(np.uint64(columns), _ROWS)
+    if _vertical_first(width, height, width_out, height_out):
+        weighted_runs(
+            pixels, begin, np.uint64(pitch), _0, _1, first_Y, count_Y, weight_Y, False, acc, spare, _0, padded, _0, used
+        )
+        _horizontal(spare, _0, padded, kept, padded, first_X, count_X, weight_X, flip, acc, tile, block, summed, planes)
+        for c in range(_3):
+            plane = planes.view(np.uint8)[c * _round_up(kept, _8) * planes_pitch :]
+            _copy(plane, _0, planes_pitch, out[c * kept * width_kept :], width_kept, kept, width_kept)
+        return
+    if used < _8:  # too narrow to be read by words
+        _copy(pixels, begin, np.uint64(pitch), spare, _8, rows_in, used)
+        _horizontal(spare, _0, _8, rows_in, _8, first_X, count_X, weight_X, flip, acc, tile, block, summed, planes)
+    else:
+        _horizontal(
+            pixels, begin, np.uint64(pitch), rows_in, used, first_X, count_X, weight_X, flip, acc,
+            tile, block, summed, planes,
+        )  # fmt: skip
+    weighted_runs(
+        planes.view(np.uint8), _0, planes_pitch, _round_up(rows_in, _8) * planes_pitch, _3, first_Y, count_Y, weight_Y,
+        False, acc, out, _0, width_kept, kept * width_kept, width_kept,
+    )  # fmt: skip
+
+
+@kernel
+def _try_resize(pixels, pitch, box, width_out, height_out, corner_x, corner_y, flip, out, columns, rows, arena):  # type: ignore[no-untyped-def]
+    """0 when done, else how many words of scratch are needed."""
+    words = resize_words(box[2], box[3], width_out, height_out, columns, rows)
+    if words > len(arena):
+        return words
+    resize(pixels, pitch, box, width_out, height_out, corner_x, corner_y, flip, out, columns, rows, arena)
+    return 0
 
 
 def resize_window(
@@ -217,32 +179,11 @@ def resize_window(
         flip: mirror the result left to right.
         out_3HW: uint8 [3, height, width], C-contiguous, written.
     """
-    x, y, width, height = box
-    _, rows_out, columns_out = out_3HW.shape
-    first_X, count_X, weight_X = axis_weights("x", width, size[0], corner[0], columns_out)
-    first_Y, count_Y, weight_Y = axis_weights("y", height, size[1], corner[1], rows_out)
-    left, columns = int(first_X[0]), int(first_X[-1] + count_X[-1] - first_X[0])
-    top, rows = int(first_Y[0]), int(first_Y[-1] + count_Y[-1] - first_Y[0])
-    values, words_out = round_up(3 * columns, _BLOCK), round_up(columns_out, 8) // 8
-    strip_words, strip = buffers.take_words("strip", 8, _WORDS)
-    turned = buffers.take("turned", np.uint64, 8 * _WORDS)
-    block_words, block = buffers.take_words("block", values, _WORDS)
-    summed_words, summed = buffers.take_words("summed", 24 * words_out, _WORDS)
-    acc = buffers.take("acc", np.int32, max(_BLOCK, columns_out, 3 * columns))
-    axis = (first_X, count_X, weight_X, flip)
-    scratch = (strip, strip_words.ravel(), turned, block, block_words, summed, summed_words.ravel(), acc)
-    source_HV = pixels_HWC.reshape(pixels_HWC.shape[0], -1)
-    begin = np.uint64(3 * (x + left))
-    if _vertical_first(width, height, *size):
-        short_OV = buffers.take("short", np.uint8, rows_out, 3 * columns)
-        _vertical_interleaved(source_HV, begin, y, first_Y, count_Y, weight_Y, acc, short_OV)
-        narrow_words, narrow = buffers.take_words("narrow", 3, rows_out, words_out)
-        _horizontal(short_OV, _NONE, 0, rows_out, *axis, *scratch, narrow_words)
-        out_3HW[:] = narrow[:, :, :columns_out]
-    else:
-        narrow_words, narrow = buffers.take_words("narrow", 3, rows, words_out)
-        _horizontal(source_HV, begin, y + top, rows, *axis, *scratch, narrow_words)
-        _vertical_planar(narrow, first_Y, count_Y, weight_Y, acc, out_3HW)
+    _, rows, columns = out_3HW.shape
+    with_arena(
+        _try_resize, pixels_HWC.reshape(-1), 3 * pixels_HWC.shape[1], tuple(map(int, box)), *size, *corner, bool(flip),
+        out_3HW.reshape(-1), columns, rows,
+    )  # fmt: skip
 
 
 def crop_resize(pixels_HWC: U8, x0: int, y0: int, width: int, height: int, flip: bool, out_3HW: U8) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 from logitstore.device import dtype_name, resolve_device, resolve_dtype, usable_cores
 from logitstore.errors import DamagedError, IncompleteError, InputError, MismatchError, WitnessError
 from logitstore.images import ImageSet, open_images
+from logitstore.images.packed import is_packed
 from logitstore.loader import Batch, ViewLoader, as_dumped, stored_spec
+from logitstore.pack import PackReport, verify_packed
 from logitstore.pcg import VisitOrder
 from logitstore.progress import ProgressFactory, start
 from logitstore.store import (
@@ -48,7 +51,7 @@ class VerifyConfig:
     """What to check. Every field is an option of ``logitstore verify``."""
 
     store: str
-    """Path of the store."""
+    """Path of the store, or of packed images."""
     data: str | None = None
     """The data set it was made of: sampled views are replayed against the witnesses. None checks the bytes only."""
     checkpoint: str | None = None
@@ -82,8 +85,8 @@ class VerifyConfig:
         return bool(self.checkpoint or self.teacher)
 
 
-def verify(config: VerifyConfig, progress: ProgressFactory | None = None) -> VerifyReport:
-    """Check a store.
+def verify(config: VerifyConfig, progress: ProgressFactory | None = None) -> VerifyReport | PackReport:
+    """Check a store, or packed images.
 
     Args:
         config: what to check.
@@ -98,6 +101,10 @@ def verify(config: VerifyConfig, progress: ProgressFactory | None = None) -> Ver
         MismatchError: the data set, the transform or the teacher is not the one that the store was made with.
         InputError: something the user named cannot be used.
     """
+    if is_packed(Path(config.store).expanduser()):
+        if config.data is not None:
+            raise InputError(f"{config.store} holds packed images, which have no views to replay: leave --data away.")
+        return verify_packed(config.store, progress)
     with start(progress, None, "shard", "checksums") as bar:
         report = verify_store(config.store, lambda done, _: bar.advance(done - bar.done))
     if config.data is None:

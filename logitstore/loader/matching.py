@@ -6,7 +6,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,8 +75,17 @@ def check_images(store: Store, images: ImageSet) -> None:
     """Refuse a data set that a store was not made of; reads no record.
 
     Raises:
-        MismatchError: number of samples or fingerprint differs.
+        MismatchError: packing, number of samples or fingerprint differs.
     """
+    stored, present = store.manifest.dataset, images.describe()
+    if stored.get("packed") != present.get("packed"):
+        raise MismatchError(
+            f"What was done to the images that the store at {store.path} was made of",
+            stored=_packing(stored),
+            present=f"{_packing(present)}, in {images.name} ({images.split})",
+            remedy="Packed images have other pixels than their originals, and views come back only from those that the "
+            "teacher saw: give them as --data, or dump these into a new store.",
+        )
     if store.num_samples != images.num_samples:
         raise MismatchError(
             f"The number of images that the store at {store.path} was made of",
@@ -84,13 +93,24 @@ def check_images(store: Store, images: ImageSet) -> None:
             present=f"{images.num_samples} in {images.name} ({images.split})",
             remedy="Give the data set (and the --subset) that was dumped, or dump this one into a new store.",
         )
-    if (stored := store.manifest.dataset.get("fingerprint")) != images.fingerprint:
+    if stored.get("fingerprint") != images.fingerprint:
         raise MismatchError(
             f"The fingerprint of the data set that the store at {store.path} was made of",
-            stored=stored,
+            stored=stored.get("fingerprint"),
             present=f"{images.fingerprint} for {images.name} ({images.split})",
             remedy="Files were added, removed, renamed, changed or reordered: restore the data set, or dump this one.",
         )
+
+
+def _packing(dataset: Mapping[str, Any]) -> str:
+    """How the images of a data set, described as in a manifest, were packed."""
+    packed = dataset.get("packed")
+    if packed is None:
+        return f"originals, not packed (fingerprint {dataset.get('fingerprint')})"
+    return (
+        f"packed to a short side of {packed['short_side']} px at quality {packed['quality']} from the images of "
+        f"fingerprint {packed['source']}"
+    )
 
 
 def check_store(store: Store, images: ImageSet, spec: ViewSpec) -> None:

@@ -12,6 +12,7 @@ encode     from an image to the JPEG that is packed
 run        ``pack``: which splits, and what is missing of them
 writer     the shards of a split, committed one by one
 finish     from committed shards to the arrays and the manifest of a split
+verify     every checksum again
 ========== =============================================================================
 
 The reader is ``logitstore.images.packed``; the format stands in docs/format.md.
@@ -19,5 +20,6 @@ The reader is ``logitstore.images.packed``; the format stands in docs/format.md.
 
 from logitstore.pack.config import PackConfig, PackResult, SplitResult
 from logitstore.pack.run import pack
+from logitstore.pack.verify import PackReport, verify_packed
 
-__all__ = ["PackConfig", "PackResult", "SplitResult", "pack"]
+__all__ = ["PackConfig", "PackReport", "PackResult", "SplitResult", "pack", "verify_packed"]

@@ -82,6 +82,24 @@ class SparseTarget:
         return replace(self, prob_BK=prob_BK / total_B[:, None], residual_B=residual_B / total_B)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """What each row of logits is compared with, and how it counts."""
+
+    index_BK: Tensor
+    """Kept classes as the store has them; entries >= C are padding."""
+    prob_BK: Tensor
+    """Their probabilities; what stands at padding is ignored."""
+    tail_B: Tensor
+    """Mass outside the kept classes."""
+    entropy_B: Tensor | None
+    """Subtracted from the cross-entropy, which is then at least 0."""
+    weight_B: Tensor
+    """Weights in the mean, float32; a row of weight 0 is not read at all."""
+    temperature: float
+    """T: logits are divided by it, the loss is multiplied by its square."""
+
+
 def plain_rows(logits_BC: Tensor, target: SparseTarget, *, entropy_B: Tensor | None = None) -> Tensor:
     """Cross-entropy of each row of logits, less the entropy it is given, differentiable by the logits; [B]."""
     log_softmax_BC = torch.log_softmax(logits_BC, dim=1, dtype=precision(logits_BC))

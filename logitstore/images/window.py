@@ -31,7 +31,7 @@ def encode_for_windows(image: Image.Image, *, quality: int) -> bytes:
 
     Args:
         image: mode RGB; coded with 4:2:0 chroma, in units of 16 x 16 pixels.
-        quality: libjpeg's, 1 to 95.
+        quality: libjpeg's, 1 to 100.
     """
     units = -(-image.width // 16)
     interval = max(count for count in range(1, _MOST_UNITS + 1) if units % count == 0)

@@ -28,7 +28,8 @@ class ColourTeacher(nn.Module):
         self.pause_s = pause_s
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        time.sleep(self.pause_s)
+        if self.pause_s:
+            time.sleep(self.pause_s)
         return 3 * self.classifier(nn.functional.adaptive_avg_pool2d(images_BCHW, 4).flatten(1))
 
 

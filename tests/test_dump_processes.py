@@ -9,7 +9,10 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -24,13 +27,14 @@ from dump_cases import config, environment, snapshot
 from logitstore.dump import DumpConfig, dump
 from logitstore.store import open_store, verify_store
 
-Start = Callable[[DumpConfig], BaseProcess]
+Start = Callable[..., BaseProcess]
 LIMIT_S = 120
 THREADS = 1  # of torch: part of a store's identity, so they must not depend on what ran before
 
 
-def run_command(arguments: list[str], log: str) -> None:
-    """What a forked process does: ``logitstore ARGUMENTS``, both outputs into a file."""
+def run_command(arguments: list[str], log: str, variables: dict[str, str]) -> None:
+    """What a forked process does: ``logitstore ARGUMENTS``, both outputs into a file, with these variables set."""
+    os.environ.update(variables)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -59,7 +63,10 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def start() -> Iterator[Start]:
-    """Starts ``logitstore dump`` with a configuration in a process of its own; none outlives the tests."""
+    """Starts ``logitstore dump`` with a configuration in a process of its own; none outlives the tests.
+
+    Further arguments are variables of its environment.
+    """
     started: list[BaseProcess] = []
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment(pause_s=0.02).items():
@@ -67,8 +74,9 @@ def start() -> Iterator[Start]:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["cli", "dump_cases", "logitstore.views.render"])
 
-        def start_one(dump_config: DumpConfig) -> BaseProcess:
-            process = context.Process(target=run_command, args=(arguments(dump_config), log(dump_config)))
+        def start_one(dump_config: DumpConfig, **variables: str) -> BaseProcess:
+            given = (arguments(dump_config), log(dump_config), variables)
+            process = context.Process(target=run_command, args=given)
             process.start()
             started.append(process)
             return process
@@ -97,6 +105,11 @@ def commits(dump_config: DumpConfig) -> list[Path]:
     return list(Path(str(dump_config.store)).glob("commits/0*.json"))
 
 
+def makers(dump_config: DumpConfig) -> set[int]:
+    """The processes that committed something."""
+    return {json.loads(commit.read_bytes())["info"]["pid"] for commit in commits(dump_config)}
+
+
 def has_more_commits(dump_config: DumpConfig, seen: int) -> bool:
     return len(commits(dump_config)) > seen
 
@@ -122,8 +135,53 @@ def test_two_processes_share_the_work(reference: Path, start: Start) -> None:
     for process in [start(target), start(target)]:
         finish(process, target)
     assert snapshot(reference / "shared") == snapshot(reference / "store")
-    makers = {json.loads(commit.read_bytes())["info"]["pid"] for commit in commits(target)}
-    assert len(makers) == 2
+    assert len(makers(target)) == 2
+
+
+def test_parts_one_of_which_is_killed(reference: Path, start: Start) -> None:
+    """Two parts in two processes; what the killed one leaves, a run without parts makes."""
+    killed, whole = (config(reference, "parts", shards=f"{part}/2") for part in (0, 1))
+    first = start(killed)
+    wait(first, partial(has_more_commits, killed, 0), killed)
+    second = start(whole)
+    os.kill(first.pid or 0, signal.SIGKILL)
+    first.join()
+    report = finish(second, whole)
+    assert first.exitcode == -signal.SIGKILL
+    assert re.search(r"^complete +no$", report, re.MULTILINE)
+    committed = open_store(reference / "parts").committed()
+    assert {divmod(number, 5) for number in range(1, 10, 2)} <= committed != {divmod(n, 5) for n in range(10)}
+    finish(start(config(reference, "parts")), killed)
+    assert snapshot(reference / "parts") == snapshot(reference / "store")
+
+
+def test_the_main_process_takes_over_from_a_killed_one_and_speaks_for_all(reference: Path, start: Start) -> None:
+    target = config(reference, "ranks")
+    ranks = [
+        start(target, RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2") for rank in (0, 1)
+    ]
+    wait(ranks[1], lambda: ranks[1].pid in makers(target), target)
+    os.kill(ranks[1].pid or 0, signal.SIGKILL)
+    ranks[1].join()
+    report = finish(ranks[0], target)
+    assert re.search(r"^complete +yes$", report, re.MULTILINE)
+    assert re.search(r"^shards +10$", report, re.MULTILINE)  # those of the other one are counted
+    assert snapshot(reference / "ranks") == snapshot(reference / "store")
+
+
+def test_torchrun_gives_the_store_of_one_process(reference: Path) -> None:
+    target = config(reference, "torchrun")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    run = subprocess.run(
+        [*launch, "-m", "logitstore", *arguments(target), "--json"],
+        env=environment(pause_s=0.02), capture_output=True, text=True, timeout=LIMIT_S,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    report = json.loads(run.stdout)  # one process alone prints its result
+    assert (report["complete"], report["shards"], report["records"]) == (True, 10, 600)
+    assert run.stderr.count("Teacher dump_cases:teacher") == 1
+    assert len(makers(target)) == 2
+    assert snapshot(reference / "torchrun") == snapshot(reference / "store")
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(60, marks=pytest.mark.slow)])

@@ -20,7 +20,7 @@ from logitstore.device import default_workers, dtype_name, resolve_device, resol
 from logitstore.dump.assembly import Part
 from logitstore.dump.config import DumpConfig
 from logitstore.dump.share import Shard
-from logitstore.errors import FormatError, InputError, NonFiniteError, StoreNotFoundError
+from logitstore.errors import FormatError, InputError, MismatchError, NonFiniteError, StoreNotFoundError
 from logitstore.images import match_classes, open_images
 from logitstore.loader import Batch, ViewLoader, prefetched
 from logitstore.progress import ProgressFactory, start
@@ -180,7 +180,14 @@ class Producer:
             if self._config.compile:
                 with self.at_work():
                     self._teacher = self._teacher.compiled(self.manifest.inference["batch_size"])
-        return create_store(self.path, self.manifest)
+        try:
+            return create_store(self.path, self.manifest)
+        except MismatchError:
+            if stored is not None:
+                raise
+            # Another process made it meanwhile, perhaps with another number of threads, which counts from now on.
+            del self.manifest
+            return create_store(self.path, self.manifest)
 
     def _check_images(self) -> None:
         with start(self._progress, self._images.num_samples, "file", "check") as bar:

@@ -3,11 +3,13 @@
 Knows numpy, zarr and checksums; no torch and no views. docs/format.md specifies what lies on disk.
 
     manifest   what a store holds, and its id        layout    names, shapes, zarr metadata
-    records    padding, quantising, masses           shards    arrays <-> bytes of objects
-    dense      logits back                           cache     decoded shards in memory
+    records    padding, quantising, masses           dense     logits back
+    kernels    masses and visit order, compiled      shards    arrays <-> bytes of objects, through zarr
     objects    where bytes lie                       codecs/   how chunks are compressed
     claims     who may write                         commits   what makes a shard exist
-    opening    metadata, checked                     reader    load, check, decode
+    opening    metadata, checked                     reader    records at positions
+    arrays     objects, checked and decoded          chunks    the same of one chunk, without zarr
+    blocks     what a reader has in memory           cache     least recently used first out
     writer     create, claim, commit                 verify    every checksum again
 """
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from inspect import signature
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -145,9 +145,11 @@ class Ranks:
             return model
         # Buffers need not travel at every step, see ``buffers_from_main``. The option's name changed in torch 2.15.
         names = ("forward_sync_buffers", "broadcast_buffers")
-        option = next(name for name in names if name in signature(DistributedDataParallel).parameters)
-        devices = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, **{option: False})
+        buffers = next(name for name in names if name in signature(DistributedDataParallel).parameters)
+        options: dict[str, Any] = {buffers: False}
+        if device.type == "cuda":
+            options["device_ids"] = [device]
+        return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
 
     def gradients(self, model: nn.Module, *, last: bool) -> AbstractContextManager[object]:
         """For the forward and backward pass of a piece of a batch: gradients travel with the last one alone."""

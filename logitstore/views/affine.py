@@ -2,13 +2,12 @@
 
 Pillow evaluates the matrix at pixel centres, interpolates with the cubic convolution of a = -1 over 4 x 4 neighbours
 whose indices are clamped to the image, truncates to 8 bits, and leaves the fill colour where the centre maps outside
-(``Image.transform(size, AFFINE, matrix, BICUBIC, fillcolor=...)``; ``Image.rotate`` uses it too). The same sums are
-made here row by row: positions first, then one channel after the other, so that each step is a loop without branches,
-which compilers turn into vector code. Four horizontal neighbours are packed into one 32-bit word and fetched at once.
-Rows that need no vertical interpolation (shear and translation along x) or no horizontal one (along y) skip it: at an
-offset of exactly 0 the polynomial returns its second value.
+(``Image.transform(size, AFFINE, matrix, BICUBIC, fillcolor=...)``; ``Image.rotate`` uses it too).
 
-Shape suffixes: H W image, P a packed plane of H + 4 rows and W + 1 words, flat.
+Moves along one axis are in ``shift``; here is any other matrix: four horizontal neighbours are packed into one 32-bit
+word and fetched at once.
+
+Arrays are flat, see ``sums``. Shape suffixes: H W image, P a packed plane of H + 4 rows and W + 1 words.
 """
 
 from __future__ import annotations
@@ -18,160 +17,170 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.jit import kernel
-from logitstore.views.buffers import buffers
+from logitstore.jit import inlined, kernel
+from logitstore.views.buffers import with_arena
+from logitstore.views.shift import (
+    clamped,
+    cubic,
+    cubic_bytes,
+    fill_run,
+    shift_columns,
+    shift_rows,
+    shift_turned,
+    to_byte,
+)
+from logitstore.views.turn import TILE_WORDS
 
 U8 = NDArray[np.uint8]
 
 _BYTE = np.uint32(255)
-_8, _16, _24 = np.uint32(8), np.uint32(16), np.uint32(24)
+_BYTE1, _BYTE2, _BYTE3 = np.uint32(8), np.uint32(16), np.uint32(24)
+_0, _1, _2, _3, _4, _8 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 8))
 
 
-@kernel
-def _pack(src_3HW, packed_3P):  # type: ignore[no-untyped-def]
-    """Word ``j`` of packed row ``i`` holds the values at columns ``j - 2 ... j + 1`` of row ``i - 2``, all clamped."""
-    _, height, width = src_3HW.shape
-    stride = width + 1
-    for c in range(3):
-        for i in range(height + 4):
-            row = min(max(i - 2, 0), height - 1)
-            words = packed_3P[c, i * stride : (i + 1) * stride]
-            values = src_3HW[c, row]
-            for j in range(min(2, stride)):
-                words[j] = _pack_clamped(values, j)
-            for j in range(max(width - 1, 2), stride):
-                words[j] = _pack_clamped(values, j)
-            # Shifted slices instead of shifted indices: nothing is left to check inside the loop.
-            inner, second, third, fourth = words[2:], values[1:], values[2:], values[3:]
-            for j in range(width - 3):
-                inner[j] = _word(values[j], second[j], third[j], fourth[j])
-
-
-@kernel
-def _word(v0, v1, v2, v3):  # type: ignore[no-untyped-def]
-    return np.uint32(v0) | np.uint32(v1) << _8 | np.uint32(v2) << _16 | np.uint32(v3) << _24
-
-
-@kernel
-def _pack_clamped(values, j):  # type: ignore[no-untyped-def]
-    last = len(values) - 1
-    return _word(
-        values[min(max(j - 2, 0), last)],
-        values[min(max(j - 1, 0), last)],
-        values[min(j, last)],
-        values[min(j + 1, last)],
-    )
-
-
-@kernel
-def _cubic(v1, v2, v3, v4, offset):  # type: ignore[no-untyped-def]
-    """The cubic through four neighbours, ``offset`` in [0, 1) beyond the second, in Pillow's order of operations."""
-    p2 = v3 - v1
-    p3 = 2.0 * (v1 - v2) + v3 - v4
-    p4 = v2 - v1 - v3 + v4
-    return v2 + offset * (p2 + offset * (p3 + offset * p4))
-
-
-@kernel
+@inlined
 def _cubic_word(word, offset):  # type: ignore[no-untyped-def]
-    """The same for four packed values: their differences are exact in integers too."""
-    v1, v2 = np.int32(word & _BYTE), np.int32((word >> _8) & _BYTE)
-    v3, v4 = np.int32((word >> _16) & _BYTE), np.int32(word >> _24)
-    p2 = np.float64(np.int32(v3 - v1))
-    p3 = np.float64(np.int32(2 * (v1 - v2) + v3 - v4))
-    p4 = np.float64(np.int32(v2 - v1 - v3 + v4))
-    return np.float64(v2) + offset * (p2 + offset * (p3 + offset * p4))
+    return cubic_bytes(word & _BYTE, (word >> _BYTE1) & _BYTE, (word >> _BYTE2) & _BYTE, word >> _BYTE3, offset)
 
 
 @kernel
-def _second(word):  # type: ignore[no-untyped-def]
-    return np.float64(np.int32((word >> _8) & _BYTE))
+def _pack(src, begin, height, width, packed, to):  # type: ignore[no-untyped-def]
+    """Word ``j`` of packed row ``i`` holds the values at columns ``j - 2 ... j + 1`` of row ``i - 2``, all clamped."""
+    for i in range(height + _4):
+        at, into = begin + clamped(np.int64(i) - 2, np.int64(height)) * width, to + i * (width + _1)
+        for j in range(min(_2, width + _1)):
+            packed[into + j] = _word_at_edge(src, at, width, j)
+        for j in range(max(width, _3) - _1, width + _1):
+            packed[into + j] = _word_at_edge(src, at, width, j)
+        for j in range(_2, max(width, _3) - _1):
+            here = at + j - _2
+            packed[into + j] = _word(src[here], src[here + _1], src[here + _2], src[here + _3])
+
+
+@inlined
+def _word_at_edge(src, at, width, j):  # type: ignore[no-untyped-def]
+    first, length = np.int64(j) - 2, np.int64(width)
+    return _word(
+        src[at + clamped(first, length)], src[at + clamped(first + 1, length)],
+        src[at + clamped(first + 2, length)], src[at + clamped(first + 3, length)],
+    )  # fmt: skip
+
+
+@inlined
+def _word(v0, v1, v2, v3):  # type: ignore[no-untyped-def]
+    return np.uint32(v0) | np.uint32(v1) << _BYTE1 | np.uint32(v2) << _BYTE2 | np.uint32(v3) << _BYTE3
 
 
 @kernel
-def _to_byte(value):  # type: ignore[no-untyped-def]
-    return np.uint8(np.int32(min(max(value, 0.0), 255.0)))
-
-
-@kernel
-def _positions(y, height, width, a, b, c, d, e, f, at_W, du_W, dv_W, inside_W):  # type: ignore[no-untyped-def]
-    """Where the pixels of row ``y`` lie in the packed plane, and their offsets beyond it."""
+def _positions(y, height, width, matrix, at_W, du_W, dv_W, inside_W):  # type: ignore[no-untyped-def]
+    """Where the pixels of row ``y`` lie in the packed plane, and their offsets beyond it; the run that lies inside."""
+    a, b, c, d, e, f = matrix
     along, down = b * (y + 0.5), e * (y + 0.5)
-    stride = width + 1
-    for x in range(len(at_W)):
-        u = a * (x + 0.5) + along + c
-        v = d * (x + 0.5) + down + f
+    stride, columns = np.int32(width + 1), np.uint64(len(at_W))
+    for x in range(columns):
+        u = a * (np.float64(np.int32(x)) + 0.5) + along + c
+        v = d * (np.float64(np.int32(x)) + 0.5) + down + f
         inside = (u >= 0.0) & (u < width) & (v >= 0.0) & (v < height)
         u = u - 0.5 if inside else 0.0
         v = v - 0.5 if inside else 0.0
         left, top = np.floor(u), np.floor(v)
         du_W[x] = u - left
         dv_W[x] = v - top
-        at_W[x] = np.uint32((np.int32(top) + 1) * stride + np.int32(left) + 1)
+        at_W[x] = np.uint32((np.int32(top) + np.int32(1)) * stride + np.int32(left) + np.int32(1))
         inside_W[x] = inside
+    # Both coordinates are monotone along a row, rounding included: what lies inside is one run.
+    begin, end = _0, columns
+    while begin < columns and not inside_W[begin]:
+        begin += _1
+    while end > begin and not inside_W[end - _1]:
+        end -= _1
+    return begin, end
+
+
+@inlined
+def _fetch(packed_P, begin, at_W, word_W, first, last):  # type: ignore[no-untyped-def]
+    """A loop of its own: a compiler does not vectorise stores next to loads from computed places."""
+    for x in range(first, last):
+        word_W[x] = packed_P[begin + np.uint64(at_W[x])]
+
+
+@inlined
+def _interpolate(word1_W, word2_W, word3_W, word4_W, du_W, dv_W, dst, to, first, last):  # type: ignore[no-untyped-def]
+    for x in range(first, last):
+        v1, v2 = _cubic_word(word1_W[x], du_W[x]), _cubic_word(word2_W[x], du_W[x])
+        v3, v4 = _cubic_word(word3_W[x], du_W[x]), _cubic_word(word4_W[x], du_W[x])
+        dst[to + x] = to_byte(cubic(v1, v2, v3, v4, dv_W[x]))
 
 
 @kernel
-def _interpolate(packed_P, stride, at_W, du_W, dv_W, moved_x, moved_y, word_4W, out_W):  # type: ignore[no-untyped-def]
-    """One row of one channel; ``moved`` tells whether any offset along that axis differs from 0.
-
-    Words are fetched in a loop of their own: a compiler does not vectorise stores next to loads from computed places.
-    """
-    columns = len(out_W)
-    word0, word1, word2, word3 = word_4W[0], word_4W[1], word_4W[2], word_4W[3]
-    row1, row2, row3 = packed_P[stride:], packed_P[2 * stride :], packed_P[3 * stride :]
-    if not moved_y:
-        for x in range(columns):
-            word1[x] = row1[at_W[x]]
-        for x in range(columns):
-            out_W[x] = _to_byte(_cubic_word(word1[x], du_W[x]))
-        return
-    for x in range(columns):
-        at = at_W[x]
-        word0[x] = packed_P[at]
-        word1[x] = row1[at]
-        word2[x] = row2[at]
-        word3[x] = row3[at]
-    if not moved_x:
-        for x in range(columns):
-            v1, v2, v3, v4 = _second(word0[x]), _second(word1[x]), _second(word2[x]), _second(word3[x])
-            out_W[x] = _to_byte(_cubic(v1, v2, v3, v4, dv_W[x]))
-        return
-    for x in range(columns):
-        v1, v2 = _cubic_word(word0[x], du_W[x]), _cubic_word(word1[x], du_W[x])
-        v3, v4 = _cubic_word(word2[x], du_W[x]), _cubic_word(word3[x], du_W[x])
-        out_W[x] = _to_byte(_cubic(v1, v2, v3, v4, dv_W[x]))
+def _general(src_3HW, height, width, matrix, fill, dst_3HW, rows, columns, packed_P, at_W, du_W, dv_W, inside_W, words):  # type: ignore[no-untyped-def]
+    """Any matrix; the arrays after the sizes are scratch."""
+    stride, packed_plane = width + _1, (height + _4) * (width + _1)
+    word1_W, word2_W, word3_W, word4_W = words
+    for c in range(_3):
+        _pack(src_3HW, c * height * width, height, width, packed_P, c * packed_plane)
+    for y in range(rows):
+        begin, end = _positions(np.float64(np.int32(y)), height, width, matrix, at_W, du_W, dv_W, inside_W)
+        for c in range(_3):
+            row1, to = c * packed_plane, (c * rows + y) * columns
+            fill_run(dst_3HW, to, to + begin, fill[c])
+            _fetch(packed_P, row1, at_W, word1_W, begin, end)
+            _fetch(packed_P, row1 + stride, at_W, word2_W, begin, end)
+            _fetch(packed_P, row1 + _2 * stride, at_W, word3_W, begin, end)
+            _fetch(packed_P, row1 + _3 * stride, at_W, word4_W, begin, end)
+            _interpolate(word1_W, word2_W, word3_W, word4_W, du_W, dv_W, dst_3HW, to, begin, end)
+            fill_run(dst_3HW, to + end, to + columns, fill[c])
 
 
 @kernel
-def _fill(values, value):  # type: ignore[no-untyped-def]
-    for i in range(len(values)):
-        values[i] = value
+def affine_words(height, width, rows, columns):  # type: ignore[no-untyped-def]
+    """64-bit words of scratch that ``transform`` needs."""
+    longest = max(height, width, rows, columns) + 64
+    return TILE_WORDS + 7 * longest * longest // 8 + 3 * (height + 4) * (width + 1) // 2 + 8 * longest
 
 
 @kernel
-def _affine(packed_3P, height, width, a, b, c, d, e, f, fill_3, at_W, du_W, dv_W, inside_W, word_4W, dst_3HW):  # type: ignore[no-untyped-def]
-    """All rows; the arrays over W are scratch."""
-    columns = dst_3HW.shape[2]
-    for y in range(dst_3HW.shape[1]):
-        _positions(y, height, width, a, b, c, d, e, f, at_W, du_W, dv_W, inside_W)
-        # Both coordinates are monotone along a row, rounding included: what lies inside is one run.
-        begin, end = 0, columns
-        while begin < columns and not inside_W[begin]:
-            begin += 1
-        while end > begin and not inside_W[end - 1]:
-            end -= 1
-        # Slices, so that the loops below count from 0: a start of unknown sign costs a check on every access.
-        at, du, dv = at_W[begin:end], du_W[begin:end], dv_W[begin:end]
-        moved_x = moved_y = 0
-        for x in range(end - begin):
-            moved_x += du[x] != 0.0
-            moved_y += dv[x] != 0.0
-        for channel in range(3):
-            out_W = dst_3HW[channel, y]
-            _fill(out_W[:begin], fill_3[channel])
-            _fill(out_W[end:], fill_3[channel])
-            _interpolate(packed_3P[channel], width + 1, at, du, dv, moved_x > 0, moved_y > 0, word_4W, out_W[begin:end])
+def transform(src_3HW, height, width, matrix, fill, dst_3HW, rows, columns, arena):  # type: ignore[no-untyped-def]
+    """``affine`` on flat arrays; ``arena`` is uint64 scratch of ``affine_words``. Sizes are uint64."""
+    a, b, c, d, e, f = matrix
+    longest = max(height, width, rows, columns) + np.uint64(64)
+    offset_W, at = arena[:longest].view(np.float64), longest
+    du_W, at = arena[at : at + columns].view(np.float64), at + columns
+    left_W, at = arena[at : at + longest].view(np.int32), at + longest
+    words, at = arena[at : at + _2 * columns].view(np.uint32), at + _2 * columns
+    row, at = arena[at : at + longest].view(np.uint8), at + longest
+    if a == 1.0 and d == 0.0 and e == 1.0 and f == 0.0:
+        shift_rows(
+            src_3HW, width, height * width, height, width, b, c, fill,
+            dst_3HW, columns, rows * columns, rows, columns, row, left_W, offset_W,
+        )  # fmt: skip
+    elif a == 1.0 and b == 0.0 and c == 0.0 and d == 0.0 and e == 1.0:
+        for channel in range(_3):
+            shift_columns(
+                src_3HW[channel * height * width :], height, width, f, fill[channel],
+                dst_3HW[channel * rows * columns :], rows, columns, offset_W,
+            )  # fmt: skip
+    elif a == 1.0 and b == 0.0 and c == 0.0 and e == 1.0 and min(width, columns) >= _8 and min(height, rows) >= _8:
+        shift_turned(src_3HW, height, width, d, f, fill, dst_3HW, rows, columns, row, left_W, offset_W, arena[at:])
+    else:
+        packed_words = (_3 * (height + _4) * (width + _1) + _1) // _2
+        _general(
+            src_3HW, height, width, matrix, fill, dst_3HW, rows, columns,
+            arena[at : at + packed_words].view(np.uint32), left_W.view(np.uint32)[:columns], offset_W, du_W, row,
+            (words[:columns], words[columns : _2 * columns], words[_2 * columns : _3 * columns], words[_3 * columns :]),
+        )  # fmt: skip
+
+
+@kernel
+def _try_transform(src_3HW, height, width, matrix, fill, dst_3HW, rows, columns, arena):  # type: ignore[no-untyped-def]
+    """0 when done, else how many words of scratch are needed."""
+    words = affine_words(height, width, rows, columns)
+    if words > len(arena):
+        return words
+    transform(
+        src_3HW, np.uint64(height), np.uint64(width), matrix, fill, dst_3HW, np.uint64(rows), np.uint64(columns), arena
+    )
+    return 0
 
 
 def affine(src_3HW: U8, dst_3HW: U8, matrix: Sequence[float], fill: Sequence[int]) -> None:
@@ -186,13 +195,8 @@ def affine(src_3HW: U8, dst_3HW: U8, matrix: Sequence[float], fill: Sequence[int
             measured at pixel centres, in pixels.
         fill: three values in 0..255 for what maps outside the source.
     """
-    a, b, c, d, e, f = (float(value) for value in matrix)
-    _, height, width = src_3HW.shape
-    columns = dst_3HW.shape[2]
-    packed_3P = buffers.take("packed", np.uint32, 3, (height + 4) * (width + 1))
-    at_W, inside_W = buffers.take("at", np.uint32, columns), buffers.take("inside", np.bool_, columns)
-    du_W, dv_W = buffers.take("du", np.float64, columns), buffers.take("dv", np.float64, columns)
-    word_4W = buffers.take("words", np.uint32, 4, columns)
-    _pack(src_3HW, packed_3P)
-    fill_3 = np.array(fill, np.uint8)
-    _affine(packed_3P, height, width, a, b, c, d, e, f, fill_3, at_W, du_W, dv_W, inside_W, word_4W, dst_3HW)
+    sizes, shape = src_3HW.shape[1:], dst_3HW.shape[1:]
+    with_arena(
+        _try_transform, src_3HW.reshape(-1), *sizes, tuple(map(float, matrix)), np.array(fill, np.uint8),
+        dst_3HW.reshape(-1), *shape,
+    )  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from logitstore.jit import inlined
+from logitstore.jit import inlined, kernel
 
 ROWS = 64
 """Source rows of one strip: the words that eight of their columns become make one vector of 64 bytes."""
@@ -19,7 +19,7 @@ _8, _16, _24, _32, _40, _48, _56, _64 = (np.uint64(8 * n) for n in range(1, 9))
 _MASK8, _MASK16, _MASK32 = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF), np.uint64(0x00000000FFFFFFFF)
 
 
-@inlined
+@kernel
 def turn(src, begin, pitch, rows, columns, tile, dst_words, to, dst_pitch):  # type: ignore[no-untyped-def]
     """Byte (j, i) of the source becomes byte (i, j) of the destination. All numbers are uint64.
 

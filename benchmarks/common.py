@@ -153,6 +153,16 @@ def _cell(value: object) -> str:
     return str(value)
 
 
+def print_verdicts(summary: Row, *, at_least: Mapping[str, float], at_most: Mapping[str, float]) -> None:
+    """Each number that has a target beside it, as far as it was measured."""
+    print()
+    for targets, words in ((at_least, "at least"), (at_most, "at most")):
+        for name, target in targets.items():
+            if name in summary:
+                met = summary[name] >= target if targets is at_least else summary[name] <= target
+                print(f"{name}: {summary[name]:,.4g}, target {words} {target:,g}: {'met' if met else 'missed'}")
+
+
 def finish(question: str, summary: Row, *, save: bool, details: Row | None = None) -> None:
     """Write the dated result where asked, then print the summary as the last line, one JSON object.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from benchmarks import common, demo, storage
 from benchmarks.common import Timing
+from benchmarks.measures import views
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -112,15 +114,55 @@ def test_digits_stand_in_for_absent_logits(monkeypatch: pytest.MonkeyPatch, tmp_
     assert logits.shape[0] % storage.VIEWS == 0 and logits.shape[1] == 10 and "digits" in source
 
 
-def test_throughput_prints_its_rates(tmp_path: Path) -> None:
-    from benchmarks.measures import views
-
+@pytest.fixture
+def jpegs(tmp_path: Path) -> str:
+    """A folder of JPEGs."""
     blobs, _ = views.load_jpegs(None, limit=4)
     for number, blob in enumerate(blobs):
         (tmp_path / f"{number}.jpg").write_bytes(blob)
-    line = run("throughput.py", "--quick", "--images", str(tmp_path))
-    for key in ("scan_records_per_s", "view_images_per_s", "view_ratio", "dump_ratio", "train_ratio"):
+    return str(tmp_path)
+
+
+def test_throughput_prints_its_rates(jpegs: str) -> None:
+    line = run("throughput.py", "--quick", "--images", jpegs)
+    rates = ("scan_records_per_s", "scan100_records_per_s", "view_images_per_s", "packed_view_images_per_s")
+    ratios = ("view_ratio", "packed_view_ratio", "dump_ratio", "train_ratio", "loss_ratio")
+    for key in (*rates, *ratios, "import_s", "help_s"):
         assert line[key] > 0, key
+    assert isinstance(line["loss_extra_bytes"], int) and isinstance(line["rss_growth_mib"], float)
+
+
+@pytest.mark.slow
+def test_the_rows_of_a_gpu_run_on_a_cpu(jpegs: str) -> None:
+    line = run("gpu.py", "--quick", "--device", "cpu", "--images", jpegs)
+    for key in ("train_ratio", "train_over_swin_t_alive", "dump_ratio", "dump_cores_needed", "loss_ratio"):
+        assert line[key] > 0, key
+    assert line["device"] == "cpu" and line["train_store_peak_mib"] is None
+
+
+def test_without_a_gpu_nothing_is_measured() -> None:
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "benchmarks.gpu"]
+    done = subprocess.run(command, cwd=ROOT, env=hidden, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "no GPU here" in done.stderr and not done.stdout
+
+
+@pytest.mark.slow
+def test_scaling_prints_what_grows() -> None:
+    line = run("scaling.py", "--quick")
+    assert line["largest"] == 20_000 and line["scan_growth"] > 0 and line["private_mib"] < 64
+    assert line["dump_two_processes_ratio"] > 0.5
+    records = 14_197_122 * 90
+    assert 15 * records / 1e9 < line["imagenet21k_gb"] < 44 * records / 1e9
+
+
+def test_verdicts_stand_beside_targets(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = {"rate": 2.0, "cost": 2.0, "other": 1.0}
+    common.print_verdicts(summary, at_least={"rate": 2.0, "absent": 1.0}, at_most={"cost": 1.0})
+    assert capsys.readouterr().out.split("\n")[1:3] == [
+        "rate: 2, target at least 2: met",
+        "cost: 2, target at most 1: missed",
+    ]
 
 
 def test_a_flipped_bit_is_one_bit(tmp_path: Path) -> None:

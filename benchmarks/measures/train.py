@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from itertools import count
 from pathlib import Path
+from typing import Protocol
+
+import torch
 
 from benchmarks.common import Row, Work, interleaved, median_rate, median_ratio
 from logitstore.device import resolve_device, resolve_dtype
-from logitstore.learning.criterion import make_criterion
+from logitstore.learning.criterion import Criterion, make_criterion
+from logitstore.learning.feed import Feed
 from logitstore.learning.learner import Learner
+from logitstore.learning.step import Placed, StepLoss
+from logitstore.loader import Batch, prefetched
 from logitstore.models import build_model, default_preprocessing
 from logitstore.train import TrainConfig
 from logitstore.train.feed import open_feed
@@ -20,15 +26,28 @@ from logitstore.train.feed import open_feed
 STUDENT = "tinyvit_5m"
 
 
-def stepper(config: TrainConfig, steps: int) -> Work:
-    """A candidate that trains ``steps`` steps a call, going on where it stopped, views and records included."""
-    recipe = config.effective_recipe()
-    device = resolve_device(config.device)
-    feed = open_feed(config, recipe)
+class Steps(Protocol):
+    """What takes training steps: a learner."""
+
+    device: torch.device
+
+    def place(self, batch: Batch) -> Placed:
+        """A batch on the device."""
+
+    def train_step(self, placed: Placed) -> StepLoss:
+        """One step."""
+
+    def require_finite(self) -> None:
+        """Refuse a loss that is not finite."""
+
+
+def make_learner(config: TrainConfig, feed: Feed, *, criterion: Criterion | None = None) -> Learner:
+    """A student with fresh weights and without drop path, as the configuration trains it, or with another loss."""
+    recipe, device = config.effective_recipe(), resolve_device(config.device)
     model = build_model(config.student, num_classes=feed.num_classes, size=feed.loader.size, drop_path=0.0, seed=0)
-    learner = Learner(
+    return Learner(
         model,
-        make_criterion(recipe),
+        criterion or make_criterion(recipe),
         recipe,
         preprocessing=default_preprocessing(model),
         steps_per_epoch=feed.steps_per_epoch,
@@ -36,18 +55,28 @@ def stepper(config: TrainConfig, steps: int) -> Work:
         device=device,
         dtype=resolve_dtype(None, device),
     )
+
+
+def stepper(feed: Feed, learner: Steps, steps: int) -> Work:
+    """A candidate that trains ``steps`` steps a call, going on where it stopped, views and records included."""
     assert steps <= feed.steps_per_epoch
     epochs = count()
 
     def work() -> int:
         trained = 0
-        for batch in feed.batches(next(epochs), 0, steps):
-            learner.train_step(batch)
-            trained += len(batch)
+        for placed in prefetched(feed.batches(next(epochs), 0, steps), learner.place, learner.device):
+            learner.train_step(placed)
+            trained += len(placed)
         learner.require_finite()  # waits for the device
         return trained
 
     return work
+
+
+def trainer(config: TrainConfig, steps: int) -> Work:
+    """``stepper`` for a configuration."""
+    feed = open_feed(config, config.effective_recipe())
+    return stepper(feed, make_learner(config, feed), steps)
 
 
 def measure(
@@ -76,7 +105,9 @@ def measure(
         f"\nTraining {STUDENT} at 32 px, {steps} steps of {batch_size} a repeat, {resolve_device(device)}. "
         "The ceiling is the step with hard labels."
     )
-    candidates = {"hard labels": stepper(with_labels, steps), "store": stepper(with_store, steps)}
+    candidates = {
+        name: trainer(config, steps) for name, config in {"hard labels": with_labels, "store": with_store}.items()
+    }
     timings = interleaved(candidates, repeats=repeats)
     rows = [{"what": name, "images_per_s": median_rate(timings[name])} for name in candidates]
     summary = {

@@ -1,8 +1,8 @@
-"""View replay from JPEG, one thread: ours against timm's transforms with the same settings.
+"""View replay from JPEGs and from packed images, one thread: ours against timm's transforms with the same settings.
 
-Both sides start from the same JPEG bytes in memory and both end in a normalised float32 tensor, so that decoding and
-normalisation are paid on both; each decodes as its own data sets do. The ceiling is Pillow's decode alone: no view can
-be made faster than its image.
+Every side ends in a normalised float32 tensor, so that decoding and normalisation are paid everywhere; timm starts from
+the bytes of the original JPEGs in memory. The ceilings are decoding alone, of whole images: who decodes less than the
+whole may pass them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import random
 import tarfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from PIL import Image
 from timm.data import auto_augment, create_transform
 
 from benchmarks.common import Row, interleaved, median_rate, median_ratio
+from logitstore.images import open_images
 from logitstore.images.decode import decode
+from logitstore.images.source import EncodedSource
+from logitstore.pack import PackConfig, pack
 from logitstore.pcg import view_seeds
-from logitstore.views import Renderer, view_spec
+from logitstore.views import Renderer, Source, view_spec
 
 SIZE = 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -115,61 +119,88 @@ def timm_transform() -> Any:
     )
 
 
-def measure(path: Path | None, *, limit: int, repeats: int) -> tuple[Row, list[Row]]:
-    """Time decode alone, our replay (as uint8 and normalised) and timm's transform.
+def pack_jpegs(blobs: list[bytes], folder: Path, *, classes: int = 1) -> Path:
+    """JPEGs as an image folder, packed with the command's defaults; with several classes they are labelled in turn."""
+    plain, packed = folder / "jpegs", folder / "packed"
+    for number, blob in enumerate(blobs):
+        path = plain / f"{number % classes:04}" / f"{number:06}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(blob)
+    pack(PackConfig(data=str(plain), out=str(packed)))
+    return packed
+
+
+def measure(blobs: list[bytes], packed: Path, *, source: str, repeats: int) -> tuple[Row, list[Row]]:
+    """Time decoding alone, our replay from the JPEGs and from packed images, and timm's transform.
+
+    Args:
+        blobs: the JPEGs.
+        packed: the same images, packed.
+        source: what to call them.
+        repeats: rounds that count.
 
     Returns:
         the summary fields and the rows of the table.
     """
-    blobs, source = load_jpegs(path, limit=limit)
-    print(f"\nViews at {SIZE} px from {source}, one thread; decode included on both sides.")
+    print(f"\nViews at {SIZE} px from {source}, one thread; decode included on every side.")
     mended = mend_timm_posterize()
     if mended:
         print(mended)
     renderer = Renderer(view_spec("tinyvit", size=SIZE))
     transform = timm_transform()
+    images = open_images(str(packed))
     mean, std = (torch.tensor(values).mul(255).view(3, 1, 1) for values in (MEAN, STD))
+    out_3HW = np.empty((3, SIZE, SIZE), np.uint8)
     epochs = iter(range(1 << 20))
 
-    def decode_only() -> int:
-        for blob in blobs:
-            decode(blob)
-        return len(blobs)
+    def original(i: int) -> Source:
+        return EncodedSource(blobs[i], lambda: decode(blobs[i]))
 
-    def replay() -> int:
-        for blob, seed in zip(blobs, view_seeds(0, next(epochs), np.arange(len(blobs))), strict=True):
-            renderer.render(decode(blob), int(seed))
-        return len(blobs)
+    def replay(sources: Callable[[int], Source], finish: Callable[[torch.Tensor], object]) -> Callable[[], int]:
+        def work() -> int:
+            for i, seed in enumerate(view_seeds(0, next(epochs), np.arange(len(blobs)))):
+                renderer.render_source(sources(i), int(seed), out_3HW)
+                finish(torch.from_numpy(out_3HW))
+            return len(blobs)
 
-    def replay_normalised() -> int:
-        for blob, seed in zip(blobs, view_seeds(0, next(epochs), np.arange(len(blobs))), strict=True):
-            torch.from_numpy(renderer.render(decode(blob), int(seed))).float().sub_(mean).div_(std)
-        return len(blobs)
+        return work
 
-    def library() -> int:
-        for blob in blobs:
-            transform(Image.open(io.BytesIO(blob)).convert("RGB"))
-        return len(blobs)
+    def normalised(view_3HW: torch.Tensor) -> torch.Tensor:
+        return view_3HW.float().sub_(mean).div_(std)
+
+    def each(step: Callable[[int], object]) -> Callable[[], int]:
+        def work() -> int:
+            for i in range(len(blobs)):
+                step(i)
+            return len(blobs)
+
+        return work
 
     # timm draws from these global generators; nothing of ours does.
     random.seed(0)
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
     candidates = {
-        "Pillow decode alone (the ceiling)": decode_only,
-        "ours, uint8 view": replay,
-        "ours, normalised tensor": replay_normalised,
-        "timm create_transform": library,
+        "decoding whole JPEGs (a ceiling)": each(lambda i: decode(blobs[i])),
+        "decoding whole packed images (a ceiling)": each(images.pixels),
+        "ours, uint8 view": replay(original, lambda view: None),
+        "ours, normalised tensor": replay(original, normalised),
+        "ours from packed, uint8 view": replay(images.source, lambda view: None),
+        "ours from packed, normalised tensor": replay(images.source, normalised),
+        "timm create_transform": each(lambda i: transform(Image.open(io.BytesIO(blobs[i])).convert("RGB"))),
     }
     timings = interleaved(candidates, repeats=repeats)
-    rows = [{"what": name, "images_per_s": median_rate(timings[name])} for name in candidates]
-    ratio = median_ratio(timings["ours, normalised tensor"], timings["timm create_transform"])
+    rates = {name: median_rate(timings[name]) for name in candidates}
+    library = timings["timm create_transform"]
     summary = {
-        "view_images_per_s": median_rate(timings["ours, uint8 view"]),
-        "view_ratio": ratio,
-        "view_timm_images_per_s": median_rate(timings["timm create_transform"]),
-        "view_decode_images_per_s": median_rate(timings["Pillow decode alone (the ceiling)"]),
+        "view_images_per_s": rates["ours, uint8 view"],
+        "view_ratio": median_ratio(timings["ours, normalised tensor"], library),
+        "packed_view_images_per_s": rates["ours from packed, uint8 view"],
+        "packed_view_ratio": median_ratio(timings["ours from packed, normalised tensor"], library),
+        "view_timm_images_per_s": rates["timm create_transform"],
+        "view_decode_images_per_s": rates["decoding whole JPEGs (a ceiling)"],
+        "packed_decode_images_per_s": rates["decoding whole packed images (a ceiling)"],
         "view_images": source,
         "view_timm_mended": mended is not None,
     }
-    return summary, rows
+    return summary, [{"what": name, "images_per_s": rate} for name, rate in rates.items()]

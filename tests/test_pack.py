@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,18 @@ def test_labels_stay_in_their_file_when_the_classes_are_the_same(tmp_path: Path)
 def test_unusable_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         PackConfig(data="digits", out="out", **options)
+
+
+def test_the_reader_of_the_documentation_agrees_with_ours(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "packed.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    namespace: dict[str, Any] = {}
+    exec(compile(code, "docs/packed.md", "exec"), namespace)
+    packed("digits", tmp_path / "out", subset=20)
+    theirs, ours = namespace["Packed"](tmp_path / "out" / "train"), opened(tmp_path / "out")
+    assert [theirs[i] for i in range(20)] == [ours.encoded(i) for i in range(20)]
+    described = set(re.findall(r"`(\w+)`", text))
+    assert {*theirs.manifest, *theirs.manifest["packed"], *theirs.index.dtype.names} <= described
 
 
 def test_the_command_prints_the_result(tmp_path: Path) -> None:

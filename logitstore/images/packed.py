@@ -2,7 +2,7 @@
 
 Sample number i costs one entry of the index and one read, whatever N is, and no private memory grows with N: index,
 labels and names stay in files. A split is there once its manifest is, which is written last. The format stands in
-docs/format.md; ``logitstore.pack`` writes it.
+docs/packed.md; ``logitstore.pack`` writes it.
 
 Fingerprint: that of the manifest: SHA-256 over the fingerprint of the source, the short side, the quality, and length
 and CRC-32C of every image, in order.

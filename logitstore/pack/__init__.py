@@ -15,7 +15,7 @@ finish     from committed shards to the arrays and the manifest of a split
 verify     every checksum again
 ========== =============================================================================
 
-The reader is ``logitstore.images.packed``; the format stands in docs/format.md.
+The reader is ``logitstore.images.packed``; the format stands in docs/packed.md.
 """
 
 from logitstore.pack.config import PackConfig, PackResult, SplitResult

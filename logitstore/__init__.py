@@ -6,8 +6,8 @@ configuration and one function of the same name, which takes it::
     logitstore.dump.dump(logitstore.DumpConfig(teacher="swin_t"))
     logitstore.train.train(logitstore.TrainConfig(student="tinyvit_21m"))
 
-so ``logitstore.dump``, ``train``, ``finetune``, ``evaluate`` and ``recheck`` are always the modules, whatever was
-imported before. Names resolve on first use: importing this package loads neither torch, zarr nor numba.
+so ``logitstore.dump``, ``train``, ``finetune``, ``pack``, ``evaluate`` and ``recheck`` are always the modules, whatever
+was imported before. Names resolve on first use: importing this package loads neither torch, zarr nor numba.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from logitstore import dump, evaluate, finetune, recheck, train
+    from logitstore import dump, evaluate, finetune, pack, recheck, train
     from logitstore.dump import DumpConfig, DumpResult
     from logitstore.errors import LogitStoreError
     from logitstore.evaluate import EvalConfig
     from logitstore.finetune import FinetuneConfig
     from logitstore.images import open_images
     from logitstore.loader import ViewLoader
+    from logitstore.pack import PackConfig
     from logitstore.recheck import VerifyConfig, verify
     from logitstore.store import Manifest, Store, VerifyReport, create_store, open_store
     from logitstore.train import TrainConfig
@@ -37,6 +38,7 @@ __all__ = [
     "FinetuneConfig",
     "LogitStoreError",
     "Manifest",
+    "PackConfig",
     "Renderer",
     "Store",
     "TrainConfig",
@@ -51,13 +53,14 @@ __all__ = [
     "finetune",
     "open_images",
     "open_store",
+    "pack",
     "recheck",
     "train",
     "verify",
     "view_spec",
 ]
 
-_MODULES = frozenset({"dump", "evaluate", "finetune", "recheck", "train"})
+_MODULES = frozenset({"dump", "evaluate", "finetune", "pack", "recheck", "train"})
 _HOMES = {
     "DumpConfig": "dump",
     "DumpResult": "dump",
@@ -65,6 +68,7 @@ _HOMES = {
     "FinetuneConfig": "finetune",
     "LogitStoreError": "errors",
     "Manifest": "store",
+    "PackConfig": "pack",
     "Renderer": "views",
     "Store": "store",
     "TrainConfig": "train",

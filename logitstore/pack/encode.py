@@ -7,10 +7,12 @@ else is encoded with restart markers (see ``images.window``), so that a reader c
 
 from __future__ import annotations
 
+import numpy as np
 from PIL import Image
 
 from logitstore.images.base import Pixels
 from logitstore.images.window import encode_for_windows
+from logitstore.views.resize import resize_window
 
 JPEG_HEAD = b"\xff\xd8\xff"
 _MOST_PIXELS = 65500  # libjpeg's limit to a side
@@ -38,7 +40,13 @@ def encode(pixels_HWC: Pixels, *, short_side: int, quality: int) -> tuple[bytes,
     height, width = packed_size(pixels_HWC.shape[0], pixels_HWC.shape[1], short_side)
     if max(height, width) > _MOST_PIXELS:
         raise ValueError(f"{width} x {height} pixels are more than a JPEG can hold")
-    image = Image.fromarray(pixels_HWC)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return encode_for_windows(image, quality=quality), height, width
+    scaled = pixels_HWC if (height, width) == pixels_HWC.shape[:2] else _scaled(pixels_HWC, height, width)
+    return encode_for_windows(Image.fromarray(scaled), quality=quality), height, width
+
+
+def _scaled(pixels_HWC: Pixels, height: int, width: int) -> Pixels:
+    """The image in another size: the pixels of Pillow's bicubic filter, in a third of its time."""
+    scaled_3HW = np.empty((3, height, width), np.uint8)
+    whole = (0, 0, pixels_HWC.shape[1], pixels_HWC.shape[0])
+    resize_window(pixels_HWC, whole, (width, height), (0, 0), False, scaled_3HW)
+    return np.ascontiguousarray(scaled_3HW.transpose(1, 2, 0))

@@ -68,17 +68,20 @@ if __name__ == "__main__":
     from logitstore import process
 
     process.prepare()
+    import sklearn.datasets  # noqa: F401
     import timm  # noqa: F401
     import torch
+    import torch._dynamo  # what a shared model loads
 
     import cli
     import logitstore.finetune.loop
-    import logitstore.train.loop
-    import logitstore.views.render  # noqa: F401
+    import logitstore.train.loop  # noqa: F401
     from logitstore.learning.learner import Learner
     from logitstore.learning.step import Placed
+    from logitstore.views import Renderer, view_spec
 
     torch.set_num_threads(1)
+    Renderer(view_spec("tinyvit", size=32))  # loads compiled kernels
     for line in sys.stdin:
         request = json.loads(line)
         print(json.dumps(start(request["start"]) if "start" in request else poll(request["poll"])), flush=True)

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,20 +42,23 @@ def checksums() -> dict[str, int]:
             affine(view, out, matrix, (124, 116, 104))
             note("affine", out)
         for factor in (0.0, 0.4, 1.7):
-            ops.sharpness(view, out, factor)
+            ops.sharpness(view.reshape(-1), out.reshape(-1), *view.shape[1:], factor)
             note("sharpness", out)
-            for operation in (ops.brightness, ops.contrast, ops.color):
-                changed = view.copy()
-                operation(changed, factor)
-                note(operation.__name__, changed)
-        for operation in (ops.autocontrast, ops.equalize):
+        operations: dict[str, Callable[[np.ndarray], None]] = {
+            "autocontrast": ops.autocontrast,
+            "equalize": ops.equalize,
+            "invert": ops.invert,
+            "posterize": lambda flat: ops.posterize(flat, 2),
+            "solarize": lambda flat: ops.solarize(flat, 99),
+            "solarize_add": lambda flat: ops.solarize_add(flat, 60, 128),
+        }
+        for factor in (0.0, 0.4, 1.7):
+            for blend in (ops.brightness, ops.contrast, ops.color):
+                operations[f"{blend.__name__} {factor}"] = partial(blend, factor=factor)
+        for name, operation in operations.items():
             changed = view.copy()
-            operation(changed)
-            note(operation.__name__, changed)
-        for lut in (ops.invert_lut(), ops.posterize_lut(2), ops.solarize_lut(99), ops.solarize_add_lut(60)):
-            changed = view.copy()
-            ops.apply_lut(changed, lut)
-            note("lut", changed)
+            operation(changed.reshape(-1))
+            note(name, changed)
     return sums
 
 

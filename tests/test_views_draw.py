@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from logitstore.views import OPERATIONS, Renderer, ViewSpec, view_spec
-from logitstore.views.draw import _ARGUMENTS, CROP, CUSTOM, FLIP, NOISE, ErasedBox, next_unit, start
+from logitstore.views.draw import CROP, CUSTOM, MIRROR, NOISE, ErasedBox, next_unit, operand, start
 from logitstore.views.erase import erase, erased_pixels, noise_tables
 from logitstore.views.tables import exp2, load_tables, log2, normal_quantile, sin_degrees
 from tests.view_cases import decoded
@@ -49,7 +49,7 @@ def test_normal_quantiles() -> None:
 
 
 def test_stages_are_uniform_and_independent() -> None:
-    columns = [uniforms(stage, 40_000) for stage in (CROP, FLIP, NOISE, CUSTOM)]
+    columns = [uniforms(stage, 40_000) for stage in (CROP, MIRROR, NOISE, CUSTOM)]
     for column in columns:
         assert stats.kstest(column, "uniform").pvalue > ALPHA
         assert stats.chisquare(np.histogram2d(column[:-1], column[1:], 16)[0].ravel()).pvalue > ALPHA
@@ -133,7 +133,7 @@ def test_arguments_are_timms(name: str, magnitude: float, monkeypatch: pytest.Mo
     for sign in (1, -1):
         monkeypatch.setattr(auto_augment, "_randomly_negate", lambda value, sign=sign: sign * value)
         theirs = to_argument(magnitude, {})[0] if to_argument else 0.0
-        assert _ARGUMENTS[name](sign * magnitude / 10.0) == pytest.approx(theirs, abs=1e-12)
+        assert operand(OPERATIONS.index(name), sign * magnitude / 10.0) == pytest.approx(theirs, abs=1e-12)
 
 
 def test_jitter_has_all_orders_and_ranges() -> None:

@@ -22,18 +22,31 @@ Sources: crop as torchvision's RandomResizedCrop; operations and magnitudes as t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
+from numba import config
+from numpy.typing import NDArray
 
 from logitstore import pcg
 from logitstore.jit import kernel
+from logitstore.views.plan import CODES, COUNT, FLIP, HEIGHT, LEFT, OPERANDS, TOP, WIDTH
 from logitstore.views.spec import OPERATIONS, ViewSpec
 from logitstore.views.tables import ONE, exp2, load_tables, log2, normal_quantile
 
-CROP, FLIP, LAYERS, JITTER, ERASING, NOISE, MIX, BOX, CUSTOM = (np.uint64(stage) for stage in range(1, 10))
+CROP, MIRROR, LAYERS, JITTER, ERASING, NOISE, MIX, BOX, CUSTOM = (np.uint64(stage) for stage in range(1, 10))
+
+_ROTATE, _POSTERIZE, _SOLARIZE, _SOLARIZE_ADD, _COLOR, _SHARPNESS, _SHEAR_X, _SHEAR_Y, _TRANSLATE_X = (
+    OPERATIONS.index(name)
+    for name in (
+        "Rotate", "PosterizeIncreasing", "SolarizeIncreasing", "SolarizeAdd", "ColorIncreasing", "SharpnessIncreasing",
+        "ShearX", "ShearY", "TranslateXRel",
+    )
+)  # fmt: skip
+_JITTER_ORDERS = tuple(permutations(range(3)))
+_JITTERED = tuple(OPERATIONS.index(f"{name}Increasing") for name in ("Brightness", "Contrast", "Color"))
+"""What brightness, contrast and saturation are as operations."""
 
 _ATTEMPTS = 10
 _LOW32 = np.uint64(0xFFFFFFFF)
@@ -125,7 +138,7 @@ def draw_crop(seed, height, width, area_low, area_high, log2_low, log2_high, exp
 @kernel
 def draw_flip(seed, probability):  # type: ignore[no-untyped-def]
     """Whether to flip."""
-    state, inc = start(seed, FLIP)
+    state, inc = start(seed, MIRROR)
     state, unit = next_unit(state, inc)
     return unit < probability
 
@@ -195,31 +208,69 @@ def draw_beta(state, inc, alpha, log2_table, exp2_table):  # type: ignore[no-unt
             return state, first / (first + second)
 
 
-def _enhancement(level: float) -> float:
-    return max(0.1, 1.0 + level * 0.9)
+@kernel
+def operand(code, level):  # type: ignore[no-untyped-def]
+    """Argument of the operation with this place in ``OPERATIONS``, from its signed level in [-1, 1]."""
+    if code == _ROTATE:
+        return level * 30.0
+    if code == _POSTERIZE:
+        return 4.0 - math.floor(abs(level) * 4.0)
+    if code == _SOLARIZE:
+        return 256.0 - math.floor(abs(level) * 256.0)
+    if code == _SOLARIZE_ADD:
+        return float(math.floor(abs(level) * 110.0))
+    if _COLOR <= code <= _SHARPNESS:
+        return max(0.1, 1.0 + level * 0.9)
+    if _SHEAR_X <= code <= _SHEAR_Y:
+        return level * 0.3
+    if code >= _TRANSLATE_X:
+        return level * 0.45
+    return 0.0
 
 
-_ARGUMENTS: dict[str, Callable[[float], float]] = {
-    "AutoContrast": lambda level: 0.0,
-    "Equalize": lambda level: 0.0,
-    "Invert": lambda level: 0.0,
-    "Rotate": lambda level: level * 30.0,
-    "PosterizeIncreasing": lambda level: 4.0 - math.floor(abs(level) * 4.0),
-    "SolarizeIncreasing": lambda level: 256.0 - math.floor(abs(level) * 256.0),
-    "SolarizeAdd": lambda level: float(math.floor(abs(level) * 110.0)),
-    "ColorIncreasing": _enhancement,
-    "ContrastIncreasing": _enhancement,
-    "BrightnessIncreasing": _enhancement,
-    "SharpnessIncreasing": _enhancement,
-    "ShearX": lambda level: level * 0.3,
-    "ShearY": lambda level: level * 0.3,
-    "TranslateXRel": lambda level: level * 0.45,
-    "TranslateYRel": lambda level: level * 0.45,
-}
-assert tuple(_ARGUMENTS) == OPERATIONS
+@kernel
+def draw_view(seed, height, width, field, codes, tables_4, plan, operands):  # type: ignore[no-untyped-def]
+    """The parameters of one view into ``plan`` and ``operands``; see ``plan``.
 
-_JITTER_ORDERS = tuple(permutations(range(3)))
-_JITTER_NAMES = ("BrightnessIncreasing", "ContrastIncreasing", "ColorIncreasing")
+    Args:
+        seed: the view's seed, uint64.
+        height: the image's height, in pixels.
+        width: the image's width, in pixels.
+        field: the spec's numbers, float64, in the order of ``Drawer``.
+        codes: places in ``OPERATIONS`` of the operations to draw from, int64.
+        tables_4: normal, log2, exp2 and sine, int64 [4, 4097].
+        plan: int64, written.
+        operands: float64, written.
+    """
+    normal, exp2_table = tables_4[0], tables_4[2]
+    left, top, crop_width, crop_height = draw_crop(
+        seed, height, width, field[0], field[1], field[2], field[3], exp2_table
+    )
+    plan[LEFT], plan[TOP], plan[WIDTH], plan[HEIGHT] = left, top, crop_width, crop_height
+    plan[FLIP] = draw_flip(seed, field[4])
+    count = 0
+    if field[5] > 0.0:
+        picks, levels = draw_layers(seed, int(field[5]), len(codes), field[6], field[7], field[8], normal)
+        for layer in range(len(picks)):
+            if picks[layer] >= 0:
+                plan[CODES + count] = codes[picks[layer]]
+                operands[OPERANDS + count] = operand(codes[picks[layer]], levels[layer])
+                count += 1
+    if field[9] != 0.0 or field[10] != 0.0 or field[11] != 0.0:
+        order, first, second, third = draw_jitter(seed, field[9], field[10], field[11])
+        factors = (first, second, third)
+        for place in range(3):
+            which = _JITTER_ORDERS[order][place]
+            if field[9 + which] != 0.0:
+                plan[CODES + count] = _JITTERED[which]
+                operands[OPERANDS + count] = factors[which]
+                count += 1
+    plan[COUNT] = count
+    operands[0] = 0.0
+    if field[12] > 0.0:
+        operands[0], operands[1], operands[2], operands[3] = draw_erasing(
+            seed, field[12], field[13], field[14], field[15], field[16], exp2_table
+        )
 
 
 class Drawer:
@@ -230,10 +281,28 @@ class Drawer:
     """
 
     def __init__(self, spec: ViewSpec) -> None:
-        self._spec = spec
-        self._tables = load_tables()
-        self._crop_log2 = tuple(log2(value, self._tables.log2) for value in spec.ratio)
-        self._erasing_log2 = tuple(log2(value, self._tables.log2) for value in spec.erasing_ratio)
+        tables = load_tables()
+        ratios = ([log2(value, tables.log2) for value in pair] for pair in (spec.ratio, spec.erasing_ratio))
+        crop_log2, erasing_log2 = ratios
+        layers = (spec.rand_augment_prob, spec.rand_augment_magnitude, spec.rand_augment_std)
+        self._field = np.array([
+            *spec.scale, *crop_log2, spec.hflip, spec.rand_augment_layers, *layers, *spec.color_jitter,
+            spec.erasing_prob, *spec.erasing_area, *erasing_log2,
+        ])  # fmt: skip
+        self._codes = np.array([OPERATIONS.index(name) for name in spec.rand_augment_ops], np.int64)
+        self._tables_4 = np.stack([tables.normal, tables.log2, tables.exp2, tables.sine])
+        self._most = spec.rand_augment_layers + 3
+
+    def plan(self, seed: int, height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The parameters of one view as kernels take them: see ``plan``."""
+        plan, operands = np.empty(CODES + self._most, np.int64), np.empty(OPERANDS + self._most)
+        arguments = (np.uint64(seed), height, width, self._field, self._codes, self._tables_4, plan, operands)
+        if config.DISABLE_JIT:
+            with np.errstate(over="ignore"):  # numpy's scalars wrap around as PCG wants, but would warn
+                draw_view(*arguments)
+        else:
+            draw_view(*arguments)
+        return plan, operands
 
     def draw(self, seed: int, height: int, width: int) -> ViewParams:
         """The parameters of one view.
@@ -243,48 +312,12 @@ class Drawer:
             height: the image's height, in pixels.
             width: the image's width, in pixels.
         """
-        spec, word = self._spec, np.uint64(seed)
-        with np.errstate(over="ignore"):  # the JIT off: numpy's scalars wrap around as PCG wants, but would warn
-            x0, y0, crop_width, crop_height = draw_crop(
-                word, height, width, *spec.scale, *self._crop_log2, self._tables.exp2
-            )
-            return ViewParams(
-                crop=(int(x0), int(y0), int(crop_width), int(crop_height)),
-                flip=bool(draw_flip(word, spec.hflip)),
-                operations=self._layers(word) + self._jitter(word),
-                erased=self._erasing(word),
-            )
-
-    def _layers(self, seed: np.uint64) -> tuple[tuple[str, float], ...]:
-        spec = self._spec
-        if not spec.rand_augment_layers:
-            return ()
-        names = spec.rand_augment_ops
-        picks, levels = draw_layers(
-            seed,
-            spec.rand_augment_layers,
-            len(names),
-            spec.rand_augment_prob,
-            spec.rand_augment_magnitude,
-            spec.rand_augment_std,
-            self._tables.normal,
+        plan, operands = (array.tolist() for array in self.plan(seed, height, width))
+        names = [OPERATIONS[code] for code in plan[CODES : CODES + plan[COUNT]]]
+        box_height, box_width, top, left = operands[:OPERANDS]
+        return ViewParams(
+            crop=(plan[LEFT], plan[TOP], plan[WIDTH], plan[HEIGHT]),
+            flip=bool(plan[FLIP]),
+            operations=tuple(zip(names, operands[OPERANDS:], strict=False)),
+            erased=ErasedBox(height=box_height, width=box_width, top=top, left=left) if box_height else None,
         )
-        drawn = zip(picks.tolist(), levels.tolist(), strict=True)
-        return tuple((names[pick], _ARGUMENTS[names[pick]](level)) for pick, level in drawn if pick >= 0)
-
-    def _jitter(self, seed: np.uint64) -> tuple[tuple[str, float], ...]:
-        if not any(self._spec.color_jitter):
-            return ()
-        order, *factors = draw_jitter(seed, *self._spec.color_jitter)
-        return tuple((_JITTER_NAMES[i], float(factors[i])) for i in _JITTER_ORDERS[order] if self._spec.color_jitter[i])
-
-    def _erasing(self, seed: np.uint64) -> ErasedBox | None:
-        spec = self._spec
-        if not spec.erasing_prob:
-            return None
-        height, width, top, left = draw_erasing(
-            seed, spec.erasing_prob, *spec.erasing_area, *self._erasing_log2, self._tables.exp2
-        )
-        if not height:
-            return None
-        return ErasedBox(height=float(height), width=float(width), top=float(top), left=float(left))

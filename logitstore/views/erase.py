@@ -34,28 +34,37 @@ def noise_tables(mean: Sequence[float], std: Sequence[float]) -> U8:
     return tables
 
 
+@kernel
+def box_pixels(height, width, top, left, size):  # type: ignore[no-untyped-def]
+    """Top, left, height and width in pixels of a rectangle relative to a view of this size; at least 1 x 1."""
+    rows = max(1, math.floor(height * size + 0.5))
+    columns = max(1, math.floor(width * size + 0.5))
+    return math.floor(top * (size - rows + 1)), math.floor(left * (size - columns + 1)), rows, columns
+
+
 def erased_pixels(erased: ErasedBox, size: int) -> tuple[int, int, int, int]:
     """Top, left, height, width of an erased rectangle in a view of this size, in pixels; at least 1 x 1."""
-    height = max(1, math.floor(erased.height * size + 0.5))
-    width = max(1, math.floor(erased.width * size + 0.5))
-    top = math.floor(erased.top * (size - height + 1))
-    left = math.floor(erased.left * (size - width + 1))
-    return top, left, height, width
+    return box_pixels(erased.height, erased.width, erased.top, erased.left, size)  # type: ignore[no-any-return]
 
 
 @kernel
-def _fill_noise(view_3HW, top, left, height, width, seed, tables):  # type: ignore[no-untyped-def]
-    """Values are drawn channel by channel, row by row: the upper 12 bits of a draw, then its middle ones."""
+def fill_noise(view, size, rectangle, seed, noise_3x4096):  # type: ignore[no-untyped-def]
+    """Overwrite a rectangle of a flat view with noise.
+
+    Values are drawn channel by channel, row by row: the upper 12 bits of a draw, then its middle ones.
+    """
+    top, left, height, width = rectangle
     state, inc = start(seed, NOISE)
     bits, fresh = 0, True
     for c in range(3):
         for y in range(top, top + height):
-            for x in range(left, left + width):
+            begin = np.uint64((c * size + y) * size + left)
+            for at in range(begin, begin + np.uint64(width)):
                 if fresh:
                     state, bits = next_bits(state, inc)
-                    view_3HW[c, y, x] = tables[c, bits >> 20]
+                    view[at] = noise_3x4096[c, bits >> 20]
                 else:
-                    view_3HW[c, y, x] = tables[c, (bits >> 4) & 0xFFF]
+                    view[at] = noise_3x4096[c, (bits >> 4) & 0xFFF]
                 fresh = not fresh
 
 
@@ -68,6 +77,6 @@ def erase(view_3HW: U8, erased: ErasedBox, seed: int, tables: U8) -> None:
         seed: the view's seed.
         tables: from ``noise_tables``.
     """
-    top, left, height, width = erased_pixels(erased, view_3HW.shape[1])
+    size = view_3HW.shape[1]
     with np.errstate(over="ignore"):
-        _fill_noise(view_3HW, top, left, height, width, np.uint64(seed), tables)
+        fill_noise(view_3HW.reshape(-1), size, erased_pixels(erased, size), np.uint64(seed), tables)

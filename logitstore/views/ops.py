@@ -1,8 +1,7 @@
-"""Colour operations on planar uint8 views, each equal to its counterpart in Pillow.
+"""Colour operations on views, each equal to its counterpart in Pillow.
 
-Operations that map a channel's value by itself are lookup tables, uint8 [3, 256]: built here, composed where one
-follows another, applied in one pass. Tables of ``autocontrast``, ``equalize`` and ``contrast`` depend on the pixels;
-the first two need only the histogram, which can be pushed through a table that is not applied yet.
+A view is flat here: uint8, three planes of equal length. All but ``sharpness`` work in place. Where a value alone
+decides, it is computed again for each pixel: compilers do that for 64 pixels at once, but look tables up one by one.
 
 Blends follow Pillow's ``Image.blend``: float32, clipped, truncated. The greyscale is its ITU-R 601 sum in 16 bits.
 """
@@ -10,151 +9,14 @@ Blends follow Pillow's ``Image.blend``: float32, clipped, truncated. The greysca
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from logitstore.jit import kernel
+from logitstore.jit import inlined, kernel
 
-U8 = NDArray[np.uint8]
-I64 = NDArray[np.int64]
-
-_LEVELS = np.arange(256)
+_0, _1, _2, _3, _4 = (np.uint64(n) for n in range(5))
+_WHITE = np.uint8(255)
 
 
-def _same_for_channels(table_256: NDArray[np.generic]) -> U8:
-    return np.repeat(np.clip(table_256, 0, 255).astype(np.uint8)[None], 3, axis=0)
-
-
-def identity_lut() -> U8:
-    """The table that changes nothing."""
-    return _same_for_channels(_LEVELS)
-
-
-def invert_lut() -> U8:
-    """Table of ``ImageOps.invert``."""
-    return _same_for_channels(255 - _LEVELS)
-
-
-def posterize_lut(bits: int) -> U8:
-    """Table of ``ImageOps.posterize``: the upper ``bits`` (0 to 8) stay; 0 gives black, which Pillow refuses."""
-    return _same_for_channels(_LEVELS & ~(2 ** (8 - bits) - 1))
-
-
-def solarize_lut(threshold: int) -> U8:
-    """Table of ``ImageOps.solarize``: values of at least ``threshold`` (0 to 256) are inverted."""
-    return _same_for_channels(np.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS))
-
-
-def solarize_add_lut(add: int, threshold: int = 128) -> U8:
-    """Table that adds ``add`` to values below ``threshold``."""
-    return _same_for_channels(np.where(threshold > _LEVELS, _LEVELS + add, _LEVELS))
-
-
-def _blend_table(base: int, factor: float) -> U8:
-    """``Image.blend`` of the constant ``base`` (factor 0) with each value (factor 1)."""
-    mixed = np.float32(base) + np.float32(factor) * (_LEVELS - base).astype(np.float32)
-    return _same_for_channels(mixed)
-
-
-def brightness_lut(factor: float) -> U8:
-    """Table of ``ImageEnhance.Brightness``: 0 is black, 1 changes nothing."""
-    return _blend_table(0, factor)
-
-
-def compose_lut(first: U8, second: U8) -> U8:
-    """The table that does ``first``, then ``second``."""
-    return np.take_along_axis(second, first.astype(np.intp), axis=1)
-
-
-def apply_lut(view_3HW: U8, lut_3x256: U8) -> None:
-    """Map every channel of the C-contiguous view by its table, in place."""
-    _apply_lut(view_3HW.reshape(3, -1), lut_3x256)
-
-
-@kernel
-def _apply_lut(view_3P, lut_3x256):  # type: ignore[no-untyped-def]
-    for c in range(3):
-        values, lut = view_3P[c], lut_3x256[c]
-        for i in range(len(values)):
-            values[i] = lut[values[i]]
-
-
-def histogram(view_3HW: U8) -> I64:
-    """Counts of each value in each channel of the C-contiguous view, int64 [3, 256]."""
-    return _histogram(view_3HW.reshape(3, -1))
-
-
-@kernel
-def _histogram(view_3P):  # type: ignore[no-untyped-def]
-    """Four counters for each value in turn: counting one up twice in a row would wait for itself."""
-    counts = np.zeros((3, 4, 256), np.int64)
-    for c in range(3):
-        values, count = view_3P[c], counts[c]
-        whole = len(values) // 4 * 4
-        for i in range(0, whole, 4):
-            count[0, values[i]] += 1
-            count[1, values[i + 1]] += 1
-            count[2, values[i + 2]] += 1
-            count[3, values[i + 3]] += 1
-        for i in range(whole, len(values)):
-            count[0, values[i]] += 1
-    return counts[:, 0] + counts[:, 1] + counts[:, 2] + counts[:, 3]
-
-
-def push_histogram(counts_3x256: I64, lut_3x256: U8) -> I64:
-    """The histogram that a view has after a table was applied to it."""
-    pushed = np.zeros_like(counts_3x256)
-    for c in range(3):
-        np.add.at(pushed[c], lut_3x256[c], counts_3x256[c])
-    return pushed
-
-
-def autocontrast_lut(counts_3x256: I64) -> U8:
-    """Table of ``ImageOps.autocontrast`` for a view with this histogram: a channel's range is stretched to 0..255."""
-    lut = identity_lut()
-    for c in range(3):
-        used = np.flatnonzero(counts_3x256[c])
-        low, high = int(used[0]), int(used[-1])
-        if high > low:
-            scale = 255.0 / (high - low)
-            lut[c] = np.clip(_LEVELS * scale + -low * scale, 0, 255).astype(np.uint8)
-    return lut
-
-
-def equalize_lut(counts_3x256: I64) -> U8:
-    """Table of ``ImageOps.equalize`` for a view with this histogram."""
-    lut = identity_lut()
-    for c in range(3):
-        counts = counts_3x256[c]
-        used = counts[counts > 0]
-        step = int(used.sum() - used[-1]) // 255
-        if len(used) > 1 and step > 0:
-            below = np.cumsum(counts) - counts
-            lut[c] = np.minimum((below + step // 2) // step, 255).astype(np.uint8)
-    return lut
-
-
-@kernel
-def _grey(red, green, blue):  # type: ignore[no-untyped-def]
-    return np.int32(np.int32(red) * 19595 + np.int32(green) * 38470 + np.int32(blue) * 7471 + 32768) >> 16
-
-
-@kernel
-def _grey_sum(view_3P):  # type: ignore[no-untyped-def]
-    red, green, blue = view_3P[0], view_3P[1], view_3P[2]
-    total = 0
-    for i in range(len(red)):
-        total += _grey(red[i], green[i], blue[i])
-    return total
-
-
-def contrast_lut(view_3HW: U8, factor: float) -> U8:
-    """Table of ``ImageEnhance.Contrast`` for this view: 0 is its mean grey, 1 changes nothing."""
-    planes_3P = view_3HW.reshape(3, -1)
-    mean = int(_grey_sum(planes_3P) / planes_3P.shape[1] + 0.5)
-    return _blend_table(mean, factor)
-
-
-@kernel
+@inlined
 def _blend(base, value, factor):  # type: ignore[no-untyped-def]
     """``Image.blend`` for one value; ``base`` and ``value`` are int32, ``factor`` float32."""
     mixed = np.float32(base) + factor * np.float32(np.int32(value - base))
@@ -162,69 +24,162 @@ def _blend(base, value, factor):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _color(view_3P, factor):  # type: ignore[no-untyped-def]
-    red, green, blue = view_3P[0], view_3P[1], view_3P[2]
-    for i in range(len(red)):
-        r, g, b = red[i], green[i], blue[i]
-        grey = np.int32(_grey(r, g, b))
-        red[i] = _blend(grey, np.int32(r), factor)
-        green[i] = _blend(grey, np.int32(g), factor)
-        blue[i] = _blend(grey, np.int32(b), factor)
+def invert(view):  # type: ignore[no-untyped-def]
+    """``ImageOps.invert``."""
+    for i in range(np.uint64(len(view))):
+        view[i] = _WHITE - view[i]
 
 
 @kernel
-def _sharpness(src_3HW, dst_3HW, factor):  # type: ignore[no-untyped-def]
-    _, height, width = src_3HW.shape
-    for c in range(3):
-        for y in range(height):
-            here, out = src_3HW[c, y], dst_3HW[c, y]
-            if y == 0 or y == height - 1 or width < 3:
-                for i in range(width):
-                    out[i] = here[i]
-                continue
-            above, below = src_3HW[c, y - 1], src_3HW[c, y + 1]
-            out[0], out[width - 1] = here[0], here[width - 1]
-            inner = out[1:]
-            for i in range(width - 2):
-                total = np.int32(above[i]) + np.int32(above[i + 1]) + np.int32(above[i + 2])
-                total += np.int32(here[i]) + 5 * np.int32(here[i + 1]) + np.int32(here[i + 2])
-                total += np.int32(below[i]) + np.int32(below[i + 1]) + np.int32(below[i + 2])
-                # round(total / 13): the fraction is never 1/2, and Pillow's float32 sum errs by far less than 1/26.
-                smooth = np.int32(np.int32(2 * total + 13) // 26)
-                inner[i] = _blend(smooth, np.int32(here[i + 1]), factor)
+def posterize(view, bits):  # type: ignore[no-untyped-def]
+    """``ImageOps.posterize``: the upper ``bits`` (0 to 8) stay; 0 gives black, which Pillow refuses."""
+    mask = np.uint8((256 - (1 << (8 - bits))) & 255)
+    for i in range(np.uint64(len(view))):
+        view[i] = view[i] & mask
 
 
-def color(view_3HW: U8, factor: float) -> None:
-    """``ImageEnhance.Color`` in place: 0 is greyscale, 1 changes nothing. Colour jitter's saturation is the same."""
-    _color(view_3HW.reshape(3, -1), np.float32(factor))
+@kernel
+def solarize(view, threshold):  # type: ignore[no-untyped-def]
+    """``ImageOps.solarize``: values of at least ``threshold`` (0 to 256) are inverted."""
+    least = np.int32(threshold)
+    for i in range(np.uint64(len(view))):
+        value = view[i]
+        view[i] = value if np.int32(value) < least else _WHITE - value
 
 
-def contrast(view_3HW: U8, factor: float) -> None:
-    """``ImageEnhance.Contrast`` in place."""
-    apply_lut(view_3HW, contrast_lut(view_3HW, factor))
+@kernel
+def solarize_add(view, add, threshold):  # type: ignore[no-untyped-def]
+    """Add ``add`` to values below ``threshold``."""
+    more, least = np.int32(add), np.int32(threshold)
+    for i in range(np.uint64(len(view))):
+        value = np.int32(view[i])
+        view[i] = np.uint8(min(np.int32(value + more), np.int32(255)) if value < least else value)
 
 
-def brightness(view_3HW: U8, factor: float) -> None:
-    """``ImageEnhance.Brightness`` in place."""
-    apply_lut(view_3HW, brightness_lut(factor))
+@kernel
+def brightness(view, factor):  # type: ignore[no-untyped-def]
+    """``ImageEnhance.Brightness``: 0 is black, 1 changes nothing."""
+    _blend_all(view, 0, factor)
 
 
-def sharpness(src_3HW: U8, dst_3HW: U8, factor: float) -> None:
+@kernel
+def contrast(view, factor):  # type: ignore[no-untyped-def]
+    """``ImageEnhance.Contrast``: 0 is the view's mean grey, 1 changes nothing."""
+    plane = np.uint64(len(view) // 3)
+    total = 0
+    for i in range(plane):
+        total += _grey(view[i], view[i + plane], view[i + _2 * plane])
+    _blend_all(view, int(total / plane + 0.5), factor)
+
+
+@inlined
+def _blend_all(view, base, factor):  # type: ignore[no-untyped-def]
+    from_value, share = np.int32(base), np.float32(factor)
+    for i in range(np.uint64(len(view))):
+        view[i] = _blend(from_value, np.int32(view[i]), share)
+
+
+@inlined
+def _grey(red, green, blue):  # type: ignore[no-untyped-def]
+    return np.int32(np.int32(red) * 19595 + np.int32(green) * 38470 + np.int32(blue) * 7471 + 32768) >> 16
+
+
+@kernel
+def color(view, factor):  # type: ignore[no-untyped-def]
+    """``ImageEnhance.Color``: 0 is greyscale, 1 changes nothing. Colour jitter's saturation is the same."""
+    plane, share = np.uint64(len(view) // 3), np.float32(factor)
+    for i in range(plane):
+        r, g, b = view[i], view[i + plane], view[i + _2 * plane]
+        grey = np.int32(_grey(r, g, b))
+        view[i] = _blend(grey, np.int32(r), share)
+        view[i + plane] = _blend(grey, np.int32(g), share)
+        view[i + _2 * plane] = _blend(grey, np.int32(b), share)
+
+
+@inlined
+def _sharpen(src, at, width, dst, factor):  # type: ignore[no-untyped-def]
+    for i in range(at + _1, at + width - _1):
+        above, below = i - width, i + width
+        total = np.int32(src[above - _1]) + np.int32(src[above]) + np.int32(src[above + _1])
+        total += np.int32(src[i - _1]) + 5 * np.int32(src[i]) + np.int32(src[i + _1])
+        total += np.int32(src[below - _1]) + np.int32(src[below]) + np.int32(src[below + _1])
+        # round(total / 13): the fraction is never 1/2, and Pillow's float32 sum errs by far less than 1/26.
+        smooth = np.int32(np.int32(2 * total + 13) // 26)
+        dst[i] = _blend(smooth, np.int32(src[i]), factor)
+
+
+@kernel
+def sharpness(src, dst, height, width, factor):  # type: ignore[no-untyped-def]
     """``ImageEnhance.Sharpness``: 0 is smoothed, 1 changes nothing; the border of one pixel stays.
 
     Args:
-        src_3HW: uint8 [3, H, W], C-contiguous.
-        dst_3HW: the same shape, written; not the source.
+        src: the view.
+        dst: as long, written; not the source.
+        height: of a plane.
+        width: of a plane.
         factor: strength.
     """
-    _sharpness(src_3HW, dst_3HW, np.float32(factor))
+    rows, columns, share = np.uint64(height), np.uint64(width), np.float32(factor)
+    for c in range(_3):
+        for y in range(rows):
+            at = (c * rows + y) * columns
+            if y == 0 or y + _1 == rows or columns < 3:
+                for i in range(at, at + columns):
+                    dst[i] = src[i]
+            else:
+                dst[at], dst[at + columns - _1] = src[at], src[at + columns - _1]
+                _sharpen(src, at, columns, dst, share)
 
 
-def autocontrast(view_3HW: U8) -> None:
-    """``ImageOps.autocontrast`` in place."""
-    apply_lut(view_3HW, autocontrast_lut(histogram(view_3HW)))
+@kernel
+def autocontrast(view):  # type: ignore[no-untyped-def]
+    """``ImageOps.autocontrast``: the range of each channel is stretched to 0..255."""
+    plane = np.uint64(len(view) // 3)
+    for c in range(_3):
+        begin = c * plane
+        low = high = view[begin]
+        for i in range(begin, begin + plane):
+            low, high = min(low, view[i]), max(high, view[i])
+        if high > low:
+            scale = 255.0 / (np.float64(high) - np.float64(low))
+            shift = -np.float64(low) * scale
+            for i in range(begin, begin + plane):
+                stretched = np.float64(np.int32(view[i])) * scale + shift
+                view[i] = np.uint8(np.int32(min(max(stretched, 0.0), 255.0)))
 
 
-def equalize(view_3HW: U8) -> None:
-    """``ImageOps.equalize`` in place."""
-    apply_lut(view_3HW, equalize_lut(histogram(view_3HW)))
+@kernel
+def equalize(view):  # type: ignore[no-untyped-def]
+    """``ImageOps.equalize``: the histogram of each channel is made even."""
+    plane = np.uint64(len(view) // 3)
+    count_4x256, table_256 = np.empty(1024, np.int64), np.empty(256, np.uint8)
+    for c in range(_3):
+        _histogram(view, c * plane, plane, count_4x256)
+        last = 0
+        for value in range(256):
+            if count_4x256[value]:
+                last = value
+        step = (np.int64(plane) - count_4x256[last]) // 255
+        if step > 0:
+            below = 0
+            for value in range(256):
+                table_256[value] = min((below + step // 2) // step, 255)
+                below += count_4x256[value]
+            for i in range(c * plane, (c + _1) * plane):
+                view[i] = table_256[view[i]]
+
+
+@inlined
+def _histogram(view, begin, length, count_4x256):  # type: ignore[no-untyped-def]
+    """Four counters for each value in turn: counting one up twice in a row would wait for itself."""
+    count_4x256[:] = 0
+    whole = begin + length // _4 * _4
+    for i in range(begin, whole, _4):
+        count_4x256[np.uint64(view[i])] += 1
+        count_4x256[np.uint64(256) + view[i + _1]] += 1
+        count_4x256[np.uint64(512) + view[i + _2]] += 1
+        count_4x256[np.uint64(768) + view[i + _3]] += 1
+    for i in range(whole, begin + length):
+        count_4x256[np.uint64(view[i])] += 1
+    for value in range(256):
+        count_4x256[value] += count_4x256[256 + value] + count_4x256[512 + value] + count_4x256[768 + value]

@@ -1,43 +1,26 @@
-"""From parameters to pixels: the chain crop, flip, operations, jitter, erasing, in this order.
-
-Kernels live in ``resize``, ``affine``, ``ops`` and ``erase``; this module decides their order and their buffers. Value
-tables that follow one another are composed and applied in one pass; histograms are pushed through a table that waits.
-"""
+"""From images and seeds to views: what is drawn (``draw``) is painted (``paint``), or a user's own transform runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.errors import ViewError
-from logitstore.views import ops
-from logitstore.views.affine import affine
-from logitstore.views.buffers import buffers
+from logitstore.views.buffers import flat, with_arena
 from logitstore.views.custom import loaded_transform, run_transform
 from logitstore.views.draw import Drawer, ViewParams
-from logitstore.views.erase import erase, noise_tables
+from logitstore.views.erase import noise_tables
 from logitstore.views.mix import Mix, mix_batch
-from logitstore.views.resize import crop_resize
+from logitstore.views.paint import operation_matrix, paint
+from logitstore.views.plan import HEIGHT, LEFT, TOP
 from logitstore.views.source import Source
-from logitstore.views.spec import GEOMETRIC, ViewSpec
-from logitstore.views.tables import load_tables, sin_degrees
+from logitstore.views.spec import GEOMETRIC, OPERATIONS, ViewSpec
+from logitstore.views.tables import load_tables
 
 U8 = NDArray[np.uint8]
 Matrix = tuple[float, float, float, float, float, float]
-
-_OUT_OF_PLACE = frozenset(GEOMETRIC) | {"SharpnessIncreasing"}
-
-_VALUE_TABLES: dict[str, Callable[[float], U8]] = {
-    "Invert": lambda argument: ops.invert_lut(),
-    "PosterizeIncreasing": lambda bits: ops.posterize_lut(int(bits)),
-    "SolarizeIncreasing": lambda threshold: ops.solarize_lut(int(threshold)),
-    "SolarizeAdd": lambda add: ops.solarize_add_lut(int(add)),
-    "BrightnessIncreasing": ops.brightness_lut,
-}
-_HISTOGRAM_TABLES = {"AutoContrast": ops.autocontrast_lut, "Equalize": ops.equalize_lut}
 
 
 def affine_matrix(name: str, argument: float, size: int) -> Matrix:
@@ -48,66 +31,9 @@ def affine_matrix(name: str, argument: float, size: int) -> Matrix:
         argument: degrees counter-clockwise in [-90, 90], shear factor, or fraction of the side to move by.
         size: height and width of the view, in pixels.
     """
-    if name == "Rotate":
-        sine_table = load_tables().sine
-        sine = float(sin_degrees(float(argument), sine_table))
-        cosine = float(sin_degrees(90.0 - abs(argument), sine_table))
-        centre = size / 2.0
-        shift_x = cosine * -centre + -sine * -centre + centre
-        shift_y = sine * -centre + cosine * -centre + centre
-        return cosine, -sine, shift_x, sine, cosine, shift_y
-    if name == "ShearX":
-        return 1.0, argument, 0.0, 0.0, 1.0, 0.0
-    if name == "ShearY":
-        return 1.0, 0.0, 0.0, argument, 1.0, 0.0
-    if name == "TranslateXRel":
-        return 1.0, 0.0, argument * size, 0.0, 1.0, 0.0
-    assert name == "TranslateYRel", name
-    return 1.0, 0.0, 0.0, 0.0, 1.0, argument * size
-
-
-class _Canvas:
-    """A view under work: the pixels, a spare buffer, and a value table that is not applied yet."""
-
-    def __init__(self, view: U8, spare: U8, fill: tuple[int, int, int]) -> None:
-        self.view = view
-        self._spare = spare
-        self._fill = fill
-        self._table: U8 | None = None
-
-    def apply(self, name: str, argument: float) -> None:
-        """One operation; its value table may wait until ``settle``."""
-        if name in _VALUE_TABLES:
-            self._push(_VALUE_TABLES[name](argument))
-        elif name in _HISTOGRAM_TABLES:
-            counts = ops.histogram(self.view)
-            if self._table is not None:
-                counts = ops.push_histogram(counts, self._table)
-            self._push(_HISTOGRAM_TABLES[name](counts))
-        else:
-            self.settle()
-            self._apply_to_pixels(name, argument)
-
-    def settle(self) -> None:
-        """Bring the pixels up to date."""
-        if self._table is not None:
-            ops.apply_lut(self.view, self._table)
-            self._table = None
-
-    def _push(self, table: U8) -> None:
-        self._table = table if self._table is None else ops.compose_lut(self._table, table)
-
-    def _apply_to_pixels(self, name: str, argument: float) -> None:
-        if name == "ContrastIncreasing":
-            self._table = ops.contrast_lut(self.view, argument)
-        elif name == "ColorIncreasing":
-            ops.color(self.view, argument)
-        else:
-            if name == "SharpnessIncreasing":
-                ops.sharpness(self.view, self._spare, argument)
-            else:
-                affine(self.view, self._spare, affine_matrix(name, argument, self.view.shape[1]), self._fill)
-            self.view, self._spare = self._spare, self.view
+    assert name in GEOMETRIC, name
+    code, sine = OPERATIONS.index(name), load_tables().sine
+    return operation_matrix(code, float(argument), float(size), sine)  # type: ignore[no-any-return]
 
 
 def _check_pixels(pixels_HWC: U8) -> None:
@@ -131,7 +57,9 @@ class Renderer:
         self.spec = spec if size is None else replace(spec, size=size)
         self.size = self.spec.size
         self._drawer = Drawer(spec)
-        self._noise = noise_tables(spec.noise_mean, spec.noise_std) if spec.erasing_prob else None
+        erases = spec.erasing_prob > 0
+        self._noise = noise_tables(spec.noise_mean, spec.noise_std) if erases else np.empty((3, 0), np.uint8)
+        self._fill, self._sine = np.array(spec.fill, np.uint8), load_tables().sine
         if spec.transform is not None:
             loaded_transform(spec.transform)
 
@@ -165,8 +93,8 @@ class Renderer:
             run_transform(self.spec.transform, pixels_HWC, seed, out_3HW)
             return
         pixels_HWC = np.ascontiguousarray(pixels_HWC)
-        params = self.params(pixels_HWC.shape[0], pixels_HWC.shape[1], seed)
-        self._paint(pixels_HWC, params.crop[:2], params, seed, out_3HW)
+        plan, operands = self._drawer.plan(seed, *pixels_HWC.shape[:2])
+        self._paint(pixels_HWC, (int(plan[LEFT]), int(plan[TOP])), (plan, operands), seed, out_3HW)
 
     def render_source(self, source: Source, seed: int, out_3HW: U8) -> None:
         """The same view as ``render_into`` makes of the whole image, asking only for what is in the crop.
@@ -184,8 +112,8 @@ class Renderer:
             self.render_into(source.window(0, 0, width, height)[0], seed, out_3HW)
             return
         self._check_out(out_3HW)
-        params = self.params(height, width, seed)
-        left, top, crop_width, crop_height = params.crop
+        plan, operands = self._drawer.plan(seed, height, width)
+        left, top, crop_width, crop_height = plan[: HEIGHT + 1].tolist()
         pixels_HWC, x0, y0 = source.window(left, top, crop_width, crop_height)
         _check_pixels(pixels_HWC)
         rows, columns = pixels_HWC.shape[:2]
@@ -194,7 +122,7 @@ class Renderer:
                 f"A source was asked for {crop_height} x {crop_width} pixels, and gave {rows} x {columns} where they "
                 f"begin at ({y0}, {x0})."
             )
-        self._paint(np.ascontiguousarray(pixels_HWC), (x0, y0), params, seed, out_3HW)
+        self._paint(np.ascontiguousarray(pixels_HWC), (x0, y0), (plan, operands), seed, out_3HW)
 
     def mix(self, views_BCHW: U8, seeds_B: NDArray[np.uint32]) -> Mix:
         """Mix the pairs (0, 1), (2, 3), ... in place, as the spec says; see ``mix``."""
@@ -207,19 +135,16 @@ class Renderer:
                 f"got {out_3HW.dtype} {list(out_3HW.shape)}."
             )
 
-    def _paint(self, pixels_HWC: U8, corner: tuple[int, int], params: ViewParams, seed: int, out: U8) -> None:
+    def _paint(
+        self,
+        pixels_HWC: U8,
+        corner: tuple[int, int],
+        plan: tuple[NDArray[np.int64], NDArray[np.float64]],
+        seed: int,
+        out_3HW: U8,
+    ) -> None:
         """``corner`` is the left and the top of the crop in ``pixels_HWC``, which may be a part of the image."""
-        spare: U8 = buffers.take("spare view", np.uint8, *out.shape)  # type: ignore[assignment]
-        # Each of these operations changes buffers; starting in the right one, the last leaves the view in ``out``.
-        if sum(name in _OUT_OF_PLACE for name, _ in params.operations) % 2:
-            canvas = _Canvas(spare, out, self.spec.fill)
-        else:
-            canvas = _Canvas(out, spare, self.spec.fill)
-        crop_resize(pixels_HWC, *corner, *params.crop[2:], params.flip, canvas.view)
-        for name, argument in params.operations:
-            canvas.apply(name, argument)
-        canvas.settle()
-        assert canvas.view is out
-        if params.erased is not None:
-            assert self._noise is not None
-            erase(out, params.erased, seed, self._noise)
+        with_arena(
+            paint, flat(pixels_HWC), 3 * pixels_HWC.shape[1], *corner, *plan, self.size, self._fill, self._noise,
+            np.uint64(seed), self._sine, out_3HW.reshape(-1),
+        )  # fmt: skip

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.jit import inlined, kernel
-from logitstore.views.buffers import with_arena
+from logitstore.views.buffers import flat, with_arena
 from logitstore.views.sums import weighted_runs
 from logitstore.views.turn import ROWS, TILE_WORDS, turn
 from logitstore.views.weights import axis_weights, most_weights
@@ -181,7 +181,7 @@ def resize_window(
     """
     _, rows, columns = out_3HW.shape
     with_arena(
-        _try_resize, pixels_HWC.reshape(-1), 3 * pixels_HWC.shape[1], tuple(map(int, box)), *size, *corner, bool(flip),
+        _try_resize, flat(pixels_HWC), 3 * pixels_HWC.shape[1], tuple(map(int, box)), *size, *corner, bool(flip),
         out_3HW.reshape(-1), columns, rows,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ one of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def open_stream(data: str, split: str) -> Stream:
         numbers: dict[str, int] = getattr(reader, "class_to_idx", None) or {}
         return Stream(
             reader,
-            name=f"{prefix}/{name}",
+            name=f"{prefix}/{Path(name).name if Path(name).is_absolute() else name}",
             split=candidate,
             total=len(reader) or None,
             class_names=sorted(numbers, key=numbers.__getitem__) or None,

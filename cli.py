@@ -135,7 +135,9 @@ def dump(as_json: bool, **options: Any) -> None:
     from logitstore.dump import DumpConfig
     from logitstore.dump import dump as run
 
-    show(run(DumpConfig(**options), Progress).to_dict(), as_json)
+    with Launch.from_environment().alike():
+        config = DumpConfig(**options)
+    show(run(config, Progress).to_dict(), as_json)
 
 
 @main.command(short_help="Distil a student from a store, or train it on labels.")

@@ -6,14 +6,20 @@ again, so a run that was stopped, killed or shared among processes ends in the s
 
 A process that meets a shard claimed by a live other one leaves it and takes the next. When nothing is left but shards
 that others are making, it reports them and returns instead of waiting; a claim whose holder died is taken over by any
-later run.
+later run. Of processes that torchrun started, the main one waits, and reports for all.
+
+Within a process everything overlaps: the loader's threads render views some batches ahead, into the next shards too,
+the calling thread has the teacher work on the present one, one thread encodes the one before, one writes what is whole.
 
 ========== =============================================================================
 module     what lives there
 ========== =============================================================================
 config     what to dump, and how: one field per option of the command
-producer   images, views and teacher, checked before the first shard; making one shard
-loop       ``dump``: which shards, in which order, and what is reported
+share      which shards a process makes, and in which order
+claiming   claims on them, as far ahead as views are made
+producer   images, views and teacher, checked before the first shard; records of batches
+assembly   from records to commits, beside the teacher
+loop       ``dump``: all of it together, and what is reported
 ========== =============================================================================
 
 The store's format lives in ``store``, selection in ``topk``, views in ``views``.

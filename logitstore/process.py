@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-_KEPT_BYTES, _MAPPED_BYTES = 1 << 30, 32 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_KEPT_BYTES = 1 << 30
 
 
 def prepare() -> None:
@@ -22,4 +22,5 @@ def prepare() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+        # Else whatever is larger than 32 MiB comes straight from the system, and goes back there, each time.
+        mallopt(_M_MMAP_MAX, 0)

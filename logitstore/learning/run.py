@@ -236,6 +236,7 @@ class Run:
                     batch_size=self.feed.loader.batch_size // self.ranks.world,
                     workers=self.feed.loader.workers,
                 ),
+                threads=self.feed.loader.threads,
             )
             self.accuracy = accuracy.to_dict()
             values |= {"top1": self.accuracy["top1_share"], "top5": self.accuracy["top5_share"]}

@@ -11,6 +11,7 @@ from logitstore.device import Compute
 from logitstore.distributed import Ranks
 from logitstore.errors import DataError
 from logitstore.images import ImageSet, open_images
+from logitstore.loader import Workers
 from logitstore.loader.matching import numbered
 from logitstore.scoring import score
 
@@ -51,7 +52,14 @@ def open_validation(
 
 
 def shared_accuracy(
-    model: nn.Module, images: ImageSet, ranks: Ranks, *, size: int, preprocessing: Preprocessing, compute: Compute
+    model: nn.Module,
+    images: ImageSet,
+    ranks: Ranks,
+    *,
+    size: int,
+    preprocessing: Preprocessing,
+    compute: Compute,
+    threads: Workers,
 ) -> Accuracy:
     """``scoring.score``, each process a run of the images; the same in all of them.
 
@@ -65,7 +73,7 @@ def shared_accuracy(
     with ranks.agreed():
         if low < high:
             part = images if high - low == len(images) else images.select(np.arange(low, high))
-            found = score(model, part, size=size, preprocessing=preprocessing, compute=compute)
+            found = score(model, part, size=size, preprocessing=preprocessing, compute=compute, threads=threads)
             counts = (found.images, found.top1, found.top5)
     total, top1, top5 = (int(column.sum()) for column in ranks.gathered(counts).T)
     return Accuracy(images=total, top1=top1, top5=top5, split=images.split)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings
+from rank_cases import RankServer
 
 from logitstore import process
 
@@ -32,6 +33,14 @@ def no_waiting_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[RankServer]:
+    """Starts processes that share the work of a command."""
+    started = RankServer()
+    yield started
+    started.close()
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,8 +91,9 @@ class RankServer:
     def close(self) -> None:
         """End it; ranks have ended by themselves, or were killed."""
         assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.kill()
+        self._process.wait()
         self._process.stdin.close()
-        self._process.wait(LIMIT_S)
         self._process.stdout.close()
 
     def _ask(self, request: dict[str, Any]) -> Any:
@@ -101,16 +101,6 @@ class RankServer:
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
-
-
-@contextmanager
-def rank_server() -> Iterator[RankServer]:
-    """A server for as long as the context lasts."""
-    server = RankServer()
-    try:
-        yield server
-    finally:
-        server.close()
 
 
 def free_port() -> int:

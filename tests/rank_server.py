@@ -36,7 +36,12 @@ def run(job: dict[str, Any], rank: int) -> None:
             "LOCAL_WORLD_SIZE": str(job["world"]), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(job["port"]),
         }  # fmt: skip
     watch_steps(job, rank)
-    cli.main(job["arguments"], prog_name="logitstore")
+    try:
+        cli.main(job["arguments"], prog_name="logitstore")
+    except SystemExit as end:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 0)  # to tidy up what was imported takes a second
 
 
 def watch_steps(job: dict[str, Any], rank: int) -> None:

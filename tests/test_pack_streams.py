@@ -30,6 +30,7 @@ class Reader:
         target: what stands beside an image.
     """
 
+    unknown = False
     class_to_idx = {"cat": 1, "ant": 0, "bee": 2}  # noqa: RUF012
 
     def __init__(self, count: int, *, breaks_at: int | None = None, changed: int | None = None, target: Any = None):
@@ -62,9 +63,11 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
                 self.reader = reader
 
         def create(name: str, root: str | None, split: str, **options: Any) -> Dataset:
-            assert (name, root, options) == ("wds/some/set", "/data", {"input_img_mode": ""})
+            assert (name, root, options.pop("input_img_mode")) == ("wds/some/set", "/data", "")
             if split not in readers:
                 raise DataError(f"timm cannot open the {split} split of {name}.")
+            if readers[split].unknown and not options:
+                raise DataError("Dataset length is unknown, please pass `num_samples` explicitly.")
             return Dataset(readers[split])
 
         monkeypatch.setattr(streams, "create", create)
@@ -108,6 +111,15 @@ def test_a_stream_that_broke_off_is_read_again_and_packed_on(tmp_path: Path, ser
     result = packed(DATA, tmp_path / "out", **OPTIONS)
     assert 0 < result.splits[0].made < 60
     assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_a_stream_of_unknown_length_is_read_to_its_end(tmp_path: Path, serve: Any) -> None:
+    reader = Reader(8)
+    absent = Reader(8, breaks_at=0)
+    reader.unknown = absent.unknown = True
+    serve(train=reader, validation=absent)
+    result = packed(DATA, tmp_path / "out", **OPTIONS)
+    assert result.images == 8 and "broke off after 0 images" in result.notes[0]
 
 
 def test_the_fingerprint_is_of_what_the_stream_gave(tmp_path: Path, serve: Any) -> None:

@@ -94,24 +94,39 @@ def open_stream(data: str, split: str) -> Stream:
     failures: list[DataError] = []
     for candidate in candidates(split):
         try:
-            # Images as they are: turning and converting them is decided here, for all data sets alike.
-            dataset = create(f"{prefix}/{name}", root, candidate, input_img_mode="")
+            reader, total = _reader(f"{prefix}/{name}", root, candidate)
+            numbers: dict[str, int] = getattr(reader, "class_to_idx", None) or {}
+            stream = Stream(
+                reader,
+                name=f"{prefix}/{Path(name).name if Path(name).is_absolute() else name}",
+                split=candidate,
+                total=total,
+                class_names=sorted(numbers, key=numbers.__getitem__) or None,
+                flippable=name.lower() not in NOT_FLIPPABLE,
+            )
+            if total is None:  # then a split that is not there may show only when it is read
+                next(iter(stream), None)
         except DataError as error:
             if isinstance(error.__cause__, ImportError) or "install" in str(error):
                 raise DataError(f"{prefix}/ needs another library: pip install {_LIBRARIES[prefix]}.") from error
             failures.append(error)
-            continue
-        reader = dataset.reader
-        numbers: dict[str, int] = getattr(reader, "class_to_idx", None) or {}
-        return Stream(
-            reader,
-            name=f"{prefix}/{Path(name).name if Path(name).is_absolute() else name}",
-            split=candidate,
-            total=len(reader) or None,
-            class_names=sorted(numbers, key=numbers.__getitem__) or None,
-            flippable=name.lower() not in NOT_FLIPPABLE,
-        )
+        else:
+            return stream
     raise failures[0]
+
+
+def _reader(name: str, root: str | None, split: str) -> tuple[Any, int | None]:
+    """timm's reader, and how many samples it gives where it knows."""
+    # Images as they are: turning and converting them is decided here, for all data sets alike.
+    options = {"input_img_mode": ""}
+    try:
+        reader = create(name, root, split, **options).reader
+    except DataError as error:
+        if "num_samples" not in str(error):
+            raise
+        # It wants to be told how many there are, but only needs that in training.
+        return create(name, root, split, **options, num_samples=1).reader, None
+    return reader, len(reader) or None
 
 
 def stream_pixels(image: Any) -> Pixels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -81,3 +82,31 @@ def test_tensors_are_found_at_any_depth() -> None:
     value = Nested(one=a, more=([b, "text"], {"c": (c, 3)}, Nested(one=d, more=())))
     assert [int(tensor) for tensor in tensors_in(value)] == [0, 1, 2, 3]
     assert list(tensors_in((1, None, Nested, {}))) == []
+
+
+class FakeStream:
+    """What the GPU's part asks of a stream; waiting for a copy is logged."""
+
+    def __init__(self, log: list[str]) -> None:
+        self._log = log
+
+    def wait_stream(self, other: object) -> None:
+        self._log.append("side waits")
+
+    def record_event(self) -> FakeStream:
+        return self
+
+    def synchronize(self) -> None:
+        self._log.append("copied")
+
+
+def test_on_a_gpu_copies_are_done_and_tensors_belong_to_the_callers_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    monkeypatch.setattr("logitstore.loader.prefetch._side_stream", lambda device: FakeStream(log))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the caller's")
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: log.append(f"{int(self)} is {stream}"))
+    for tensor in prefetched(source(log, 2), torch.tensor, torch.device("cuda")):
+        log.append(f"used {int(tensor)}")
+    first = ["side waits", "made 0", "made 1", "copied", "0 is the caller's", "used 0"]
+    assert log == [*first, "closed", "copied", "1 is the caller's", "used 1"]

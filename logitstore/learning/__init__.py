@@ -5,11 +5,12 @@ module     what lives there
 ========== ===========================================================================
 feed       what a run is fed with
 criterion  the losses of a batch, and how they become one
-learner    the model, its optimiser, schedule and average; one step
+step       what goes into a step, and what comes out of it
+learner    the model, its optimiser, schedule and average; one step, alone or shared by several processes
 folder     the run's directory: its configuration, checkpoints, its lock
 runfile    the run's options as YAML, and reading them again
 metrics    what is logged
-validation the images to validate on
+validation the images to validate on, and how well a model does on them
 run        a run under way: steps, epochs, checkpoints, validation, stopping
 ========== ===========================================================================
 """

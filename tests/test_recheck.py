@@ -206,7 +206,7 @@ def test_the_part_that_was_dumped_is_found(whole: Path) -> None:
 def test_other_pixels_are_found(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store whose views were rendered otherwise: checksums agree, witnesses do not."""
     with monkeypatch.context() as patch:
-        patch.setattr("logitstore.loader.views.witness", lambda view: witness(view) ^ 1)
+        patch.setattr("logitstore.loader.painter.witness", lambda view: witness(view) ^ 1)
         dump(config(whole, str(tmp_path / "store")))
     assert verify(VerifyConfig(store=str(tmp_path / "store"))).ok
     report = verify(check(tmp_path / "store", whole))

@@ -172,7 +172,7 @@ def transform(src_3HW, height, width, matrix, fill, dst_3HW, rows, columns, aren
 
 
 @kernel
-def _try_transform(src_3HW, height, width, matrix, fill, dst_3HW, rows, columns, arena):  # type: ignore[no-untyped-def]
+def _try_transform(src_3HW, height, width, matrix, fill, dst_3HW, rows, columns, arena, _):  # type: ignore[no-untyped-def]
     """0 when done, else how many words of scratch are needed."""
     words = affine_words(height, width, rows, columns)
     if words > len(arena):

@@ -12,14 +12,19 @@ from numpy.typing import NDArray
 
 class _Arena(threading.local):
     def __init__(self) -> None:
-        self.words = np.empty(1 << 17, np.uint64)
+        self.grow(1 << 17)
+
+    def grow(self, count: int) -> None:
+        self.words = np.empty(count, np.uint64)
+        self.read = self.words.view()
+        self.read.flags.writeable = False
 
 
 _arena = _Arena()
 
 
 def with_arena(attempt: Callable[..., int], *arguments: object) -> None:
-    """Run a kernel with this thread's scratch as its last argument.
+    """Run a kernel with this thread's scratch, uint64, as its last two arguments: to write, and the same to read.
 
     The kernel returns how many words it needs before it writes anything, or does its work and returns 0.
     """
@@ -31,8 +36,8 @@ def with_arena(attempt: Callable[..., int], *arguments: object) -> None:
 
 
 def _run(attempt: Callable[..., int], arguments: tuple[object, ...]) -> None:
-    while needed := attempt(*arguments, _arena.words):
-        _arena.words = np.empty(needed, np.uint64)
+    while needed := attempt(*arguments, _arena.words, _arena.read):
+        _arena.grow(needed)
 
 
 def flat(array: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -69,7 +69,7 @@ def _in_place(code, argument, view):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def paint(pixels, pitch, left, top, plan, operands, size, fill, noise_3x4096, seed, sine, out, arena):  # type: ignore[no-untyped-def]
+def paint(pixels, pitch, left, top, plan, operands, size, fill, noise_3x4096, seed, sine, out, arena, read):  # type: ignore[no-untyped-def]
     """Make one view; 0 when done, else how many words of scratch are needed, and nothing is written.
 
     Args:
@@ -86,6 +86,7 @@ def paint(pixels, pitch, left, top, plan, operands, size, fill, noise_3x4096, se
         sine: the table.
         out: uint8 [3 S S], written.
         arena: scratch, uint64.
+        read: the same memory, read-only.
     """
     width, height, count = plan[WIDTH], plan[HEIGHT], plan[COUNT]
     spare_words = (3 * size * size + 7) // 8
@@ -99,7 +100,7 @@ def paint(pixels, pitch, left, top, plan, operands, size, fill, noise_3x4096, se
     if swaps % 2:  # each changes buffers: starting in the right one, the last leaves the view in ``out``
         view, spare = spare, view
     box = (left, top, width, height)
-    resize(pixels, pitch, box, size, size, 0, 0, plan[FLIP] != 0, view, size, size, scratch)
+    resize(pixels, pitch, box, size, size, 0, 0, plan[FLIP] != 0, view, size, size, scratch, read[spare_words:])
     for n in range(count):
         code, argument = plan[CODES + n], operands[OPERANDS + n]
         if not _out_of_place(code):

@@ -29,6 +29,7 @@ BLOCK = 128
 
 _0, _1, _3, _8, _16 = (np.uint64(n) for n in (0, 1, 3, 8, 16))
 _BLOCK, _ROWS = np.uint64(BLOCK), np.uint64(ROWS)
+_UPRIGHT = np.bool_(False)  # where numba sees False, it compiles for that value alone
 
 
 @inlined
@@ -38,7 +39,8 @@ def _round_up(count, multiple):  # type: ignore[no-untyped-def]
 
 @kernel
 def _horizontal(  # type: ignore[no-untyped-def]
-    src, begin, pitch, rows, used, first_O, count_O, weight_KO, flip, acc, tile, block_words, summed_words, planes_words
+    src, begin, pitch, rows, used, first_O, count_O, weight_KO, flip, acc,
+    tile, block, block_read, summed, summed_read, planes,
 ):  # fmt: skip
     """Resize ``rows`` rows of ``used`` bytes (at least 8) along the row, into three planes of words.
 
@@ -46,17 +48,17 @@ def _horizontal(  # type: ignore[no-untyped-def]
     """
     padded, plane_pitch = _round_up(np.uint64(len(first_O)), _8), _round_up(np.uint64(len(first_O)), _ROWS) // _8
     plane = _round_up(rows, _8) * plane_pitch
-    block, summed = block_words.view(np.uint8), summed_words.view(np.uint8)
+    summed_bytes = summed_read.view(np.uint8)
     for top in range(_0, rows, _BLOCK):
         height = min(_BLOCK, rows - top)
-        turn(src, begin + top * pitch, pitch, height, used, tile, block_words, _0, _BLOCK // _8)
+        turn(src, begin + top * pitch, pitch, height, used, tile, block, _0, _BLOCK // _8)
         weighted_runs(
-            block, _0, _3 * _BLOCK, _BLOCK, _3, first_O, count_O, weight_KO, flip, acc,
-            summed, _0, _BLOCK, padded * _BLOCK, _round_up(height, _16),
+            block_read.view(np.uint8), _0, _3 * _BLOCK, _BLOCK, _3, first_O, count_O, weight_KO, flip, acc,
+            summed.view(np.uint8), _0, _BLOCK, padded * _BLOCK, _round_up(height, _16),
         )  # fmt: skip
         for c in range(_3):
             to, columns = c * plane + top * plane_pitch, _round_up(height, _8)
-            turn(summed, c * padded * _BLOCK, _BLOCK, padded, columns, tile, planes_words, to, plane_pitch)
+            turn(summed_bytes, c * padded * _BLOCK, _BLOCK, padded, columns, tile, planes, to, plane_pitch)
 
 
 @kernel
@@ -96,9 +98,12 @@ def resize_words(width, height, width_out, height_out, columns, rows):  # type: 
 
 @kernel
 def resize(  # type: ignore[no-untyped-def]
-    pixels, pitch, box, width_out, height_out, corner_x, corner_y, flip, out, columns, rows, arena
+    pixels, pitch, box, width_out, height_out, corner_x, corner_y, flip, out, columns, rows, arena, read
 ):  # fmt: skip
-    """``resize_window`` on flat arrays; ``arena`` is uint64 scratch of ``resize_words``. All numbers are int64."""
+    """``resize_window`` on flat arrays; ``arena`` is uint64 scratch of ``resize_words``. All numbers are int64.
+
+    ``read`` is the same memory, read-only as images are, so that what reads either is compiled once.
+    """
     x, y, width, height = box
     taps_x, taps_y, most, sums, block_words, summed_words, plane_words, spare_words = _sizes(
         width, height, width_out, height_out, columns, rows
@@ -113,10 +118,10 @@ def resize(  # type: ignore[no-untyped-def]
     weight_Y, at = arena[at : at + taps_y].view(np.int32), at + taps_y
     exact, at = arena[at : at + most].view(np.float64), at + most
     acc, at = arena[at : at + sums].view(np.int32), at + sums
-    block, at = arena[at : at + block_words], at + block_words
-    summed, at = arena[at : at + summed_words], at + summed_words
-    planes, at = arena[at : at + plane_words], at + plane_words
-    spare = arena[at : at + spare_words].view(np.uint8)
+    block, block_read, at = arena[at : at + block_words], read[at : at + block_words], at + block_words
+    summed, summed_read, at = arena[at : at + summed_words], read[at : at + summed_words], at + summed_words
+    planes, planes_read, at = arena[at : at + plane_words], read[at : at + plane_words], at + plane_words
+    spare, spare_read = arena[at : at + spare_words].view(np.uint8), read[at : at + spare_words].view(np.uint8)
 
     axis_weights(width, width_out, corner_x, first_X, count_X, weight_X, exact, total)
     axis_weights(height, height_out, corner_y, first_Y, count_Y, weight_Y, exact, total)
@@ -125,36 +130,38 @@ def resize(  # type: ignore[no-untyped-def]
     used = np.uint64(3 * (first_X[columns - 1] + count_X[columns - 1] - first_X[0]))
     padded = max(used, _8)
     kept, width_kept, planes_pitch = np.uint64(rows), np.uint64(columns), _round_up(np.uint64(columns), _ROWS)
-    if _vertical_first(width, height, width_out, height_out):
+    vertical_first = _vertical_first(width, height, width_out, height_out)
+    src, src_pitch, src_rows = pixels, np.uint64(pitch), rows_in
+    if vertical_first:
         weighted_runs(
-            pixels, begin, np.uint64(pitch), _0, _1, first_Y, count_Y, weight_Y, False, acc, spare, _0, padded, _0, used
+            pixels, begin, src_pitch, _0, _1, first_Y, count_Y, weight_Y, _UPRIGHT, acc, spare, _0, padded, _0, used
         )
-        _horizontal(spare, _0, padded, kept, padded, first_X, count_X, weight_X, flip, acc, tile, block, summed, planes)
-        for c in range(_3):
-            plane = planes.view(np.uint8)[c * _round_up(kept, _8) * planes_pitch :]
-            _copy(plane, _0, planes_pitch, out[c * kept * width_kept :], width_kept, kept, width_kept)
-        return
-    if used < _8:  # too narrow to be read by words
-        _copy(pixels, begin, np.uint64(pitch), spare, _8, rows_in, used)
-        _horizontal(spare, _0, _8, rows_in, _8, first_X, count_X, weight_X, flip, acc, tile, block, summed, planes)
-    else:
-        _horizontal(
-            pixels, begin, np.uint64(pitch), rows_in, used, first_X, count_X, weight_X, flip, acc,
-            tile, block, summed, planes,
-        )  # fmt: skip
-    weighted_runs(
-        planes.view(np.uint8), _0, planes_pitch, _round_up(rows_in, _8) * planes_pitch, _3, first_Y, count_Y, weight_Y,
-        False, acc, out, _0, width_kept, kept * width_kept, width_kept,
+        src, begin, src_pitch, src_rows = spare_read, _0, padded, kept
+    elif used < _8:  # too narrow to be read by words
+        _copy(pixels, begin, src_pitch, spare, padded, rows_in, used)
+        src, begin, src_pitch = spare_read, _0, padded
+    _horizontal(
+        src, begin, src_pitch, src_rows, padded, first_X, count_X, weight_X, flip, acc,
+        tile, block, block_read, summed, summed_read, planes,
     )  # fmt: skip
+    narrow, plane = planes_read.view(np.uint8), _round_up(src_rows, _8) * planes_pitch
+    if vertical_first:
+        for c in range(_3):
+            _copy(narrow[c * plane :], _0, planes_pitch, out[c * kept * width_kept :], width_kept, kept, width_kept)
+    else:
+        weighted_runs(
+            narrow, _0, planes_pitch, plane, _3, first_Y, count_Y, weight_Y, _UPRIGHT, acc,
+            out, _0, width_kept, kept * width_kept, width_kept,
+        )  # fmt: skip
 
 
 @kernel
-def _try_resize(pixels, pitch, box, width_out, height_out, corner_x, corner_y, flip, out, columns, rows, arena):  # type: ignore[no-untyped-def]
+def _try_resize(pixels, pitch, box, width_out, height_out, corner_x, corner_y, flip, out, columns, rows, arena, read):  # type: ignore[no-untyped-def]
     """0 when done, else how many words of scratch are needed."""
     words = resize_words(box[2], box[3], width_out, height_out, columns, rows)
     if words > len(arena):
         return words
-    resize(pixels, pitch, box, width_out, height_out, corner_x, corner_y, flip, out, columns, rows, arena)
+    resize(pixels, pitch, box, width_out, height_out, corner_x, corner_y, flip, out, columns, rows, arena, read)
     return 0
 
 

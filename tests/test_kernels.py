@@ -19,6 +19,7 @@ from logitstore.errors import ViewError
 from logitstore.views.affine import affine
 from logitstore.views.centre import centre_view
 from logitstore.views.resize import crop_resize, resize_window
+from logitstore.views.turn import TILE_WORDS, turn
 
 FILL = (124, 116, 104)
 PILLOW_13 = int(PIL.__version__.split(".")[0]) >= 13
@@ -127,6 +128,18 @@ def test_window_of_a_resize(height: int, width: int, columns: int, rows: int, da
     resize_window(pixels, (0, 0, width, height), (columns, rows), (x, y), False, out)
     whole = planar(pillow_resize(Image.fromarray(pixels), columns, rows))
     np.testing.assert_array_equal(out, whole[:, y : y + h, x : x + w])
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 8), (7, 9), (8, 64), (63, 13), (64, 200), (65, 71), (130, 30)])
+def test_turn_is_a_transposition(rows: int, columns: int) -> None:
+    pitch, begin = columns + 5, 3
+    source = np.random.default_rng(rows).integers(0, 256, (rows * pitch + begin - 5,), np.uint8)
+    words = -(-rows // 64) * 8
+    turned, tile = np.zeros(1 + columns * words, np.uint64), np.empty(TILE_WORDS, np.uint64)
+    turn(source, *(np.uint64(n) for n in (begin, pitch, rows, columns)), tile, turned, np.uint64(1), np.uint64(words))
+    expected = np.lib.stride_tricks.as_strided(source[begin:], (rows, columns), (pitch, 1)).T
+    np.testing.assert_array_equal(turned[1:].view(np.uint8).reshape(columns, 8 * words)[:, :rows], expected)
+    assert turned[0] == 0
 
 
 def check_affine(view: np.ndarray, matrix: tuple[float, ...], shape: tuple[int, int] | None = None) -> None:

@@ -45,10 +45,12 @@ def run(job: dict[str, Any], rank: int) -> None:
 
 
 def watch_steps(job: dict[str, Any], rank: int) -> None:
-    """Write down what each step is fed, and send this process a signal after one of them, where the job says so."""
-    real, at = Learner.train_step, job.get("signal")
+    """Write down what each step is fed, and send this process a signal before or after one, where the job says so."""
+    real, at = Learner.train_step, job.get("signal", {"rank": None})
 
     def watched(self: Learner, batch: Placed, **options: Any) -> object:
+        if at["rank"] == rank and at.get("before") == self.step + 1:
+            os.kill(os.getpid(), getattr(signal, at["name"]))
         loss = real(self, batch, **options)
         fed = batch.batch
         line = {
@@ -57,7 +59,7 @@ def watch_steps(job: dict[str, Any], rank: int) -> None:
         }  # fmt: skip
         with Path(f"{job['log']}.fed.{rank}").open("a") as file:
             file.write(json.dumps(line) + "\n")
-        if at is not None and (at["rank"], at["step"]) == (rank, self.step):
+        if at["rank"] == rank and at.get("after") == self.step:
             os.kill(os.getpid(), getattr(signal, at["name"]))
         return loss
 

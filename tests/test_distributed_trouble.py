@@ -39,7 +39,7 @@ class TestStops:
         """With BatchNorm and stochastic depth; the stop is in the second of two epochs."""
         assert server.run(2, (*EXACT, "--out", tmp_path / "whole"), tmp_path / "log").codes == [0, 0]
         arguments = (*EXACT, "--out", tmp_path / "halves")
-        stopped = server.run(2, arguments, tmp_path / "log", signal={"rank": 1, "step": 8, "name": "SIGTERM"})
+        stopped = server.run(2, arguments, tmp_path / "log", signal={"rank": 1, "after": 8, "name": "SIGTERM"})
         assert stopped.codes == [143, 143]
         assert "Stopped at step 8 of 12" in stopped.text("err", 0)
         assert stopped.complaints == [
@@ -54,7 +54,7 @@ class TestStops:
         """One process begins, two go on, four end: the losses are those of one process throughout."""
         assert server.run(1, (*CLOSE, "--out", tmp_path / "whole"), tmp_path / "log").codes == [0]
         arguments = (*CLOSE, "--out", tmp_path / "parts")
-        stops = [(1, {"rank": 0, "step": 5, "name": "SIGINT"}), (2, {"rank": 0, "step": 7, "name": "SIGTERM"})]
+        stops = [(1, {"rank": 0, "after": 5, "name": "SIGINT"}), (2, {"rank": 0, "after": 7, "name": "SIGTERM"})]
         for (world, stop), code in zip(stops, (130, 143), strict=True):
             assert server.run(world, arguments, tmp_path / "log", signal=stop).codes == [code] * world
         ended = server.run(4, arguments, tmp_path / "log")
@@ -91,10 +91,13 @@ class TestFailures:
         assert skipping.codes == [0, 0]
         assert skipping.text("err", 0).count("does not decode and is left out") == 1
 
-    @pytest.mark.parametrize("killed", [0, 1])
-    def test_a_killed_process_ends_the_other(self, server: RankServer, tmp_path: Path, killed: int) -> None:
+    @pytest.mark.parametrize(("killed", "when"), [(0, "after"), (1, "after"), (1, "before")])
+    def test_a_killed_process_ends_the_other(
+        self, server: RankServer, tmp_path: Path, killed: int, when: str
+    ) -> None:
+        """Between two steps, and in one, where the other waits for its gradients."""
         arguments = (*CLOSE, "--out", tmp_path / "run")
-        ended = server.run(2, arguments, tmp_path / "log", signal={"rank": killed, "step": 3, "name": "SIGKILL"})
+        ended = server.run(2, arguments, tmp_path / "log", signal={"rank": killed, when: 3, "name": "SIGKILL"})
         assert ended.codes[killed] == -signal.SIGKILL
         assert ended.codes[1 - killed] == 1
         said = ["logitstore: Another process of this run ended; what is done is kept"] if killed == 1 else []
@@ -176,7 +179,7 @@ def test_sigterm_to_torchrun_leaves_a_checkpoint_that_resumes(server: RankServer
     assert said.count("logitstore: stopped by SIGTERM") == 1 == said.count("Stopped at step")
     done = len(losses(out))
     assert done > 0
-    stop = {"rank": 0, "step": done + 1, "name": "SIGTERM"}
+    stop = {"rank": 0, "after": done + 1, "name": "SIGTERM"}
     resumed = server.run(1, words, tmp_path / "log", signal=stop)
     assert resumed.codes == [143]
     assert f"Resuming at step {done} of 3000" in resumed.text("err")

@@ -16,10 +16,11 @@ from logitstore.locks import locked
 from logitstore.pack.config import PackConfig, PackResult, SplitResult
 from logitstore.pack.finish import finish
 from logitstore.pack.sources import SetSource, StreamSource, extended, open_source
-from logitstore.pack.writer import SplitWriter
+from logitstore.pack.writer import UNFINISHED, SplitWriter, remove_parts, remove_unfinished
 from logitstore.progress import Progress, ProgressFactory, start
 
 _AHEAD = 8  # images under way, for each thread
+_LOCK = ".lock"
 
 
 def pack(config: PackConfig, progress: ProgressFactory | None = None) -> PackResult:
@@ -49,7 +50,8 @@ def pack(config: PackConfig, progress: ProgressFactory | None = None) -> PackRes
         except DataError as error:
             notes = (f"The train split alone is packed: {error}",)
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out / ".lock", f"Another process is packing into {out}: wait until it ends, or name another folder."):
+    with locked(out / _LOCK, f"Another process is packing into {out}: wait until it ends, or name another folder."):
+        remove_unfinished(out)
         if not is_packed(out):
             mark = canonical_json(seal({"format": "logitstore pack", "format_version": FORMAT_VERSION}))
             write_atomically(out / MARK, lambda temporary: temporary.write_bytes(mark))
@@ -69,7 +71,9 @@ def pack(config: PackConfig, progress: ProgressFactory | None = None) -> PackRes
 
 def _require_own(out: Path) -> None:
     """Refuse a folder in which something else lies."""
-    if out.is_dir() and not is_packed(out) and any(entry.name != ".lock" for entry in out.iterdir()):
+    if not out.is_dir() or is_packed(out):
+        return
+    if any(entry.name != _LOCK and not entry.match(UNFINISHED) for entry in out.iterdir()):
         raise InputError(f"{out} holds something other than packed images: name a folder that is empty or not there.")
 
 
@@ -92,6 +96,7 @@ class _Packing:
         if (self._folder / MANIFEST).exists():
             manifest = read_manifest(self._folder)
             self._require_same(manifest)
+            remove_parts(self._folder)  # of a run that was killed just before it did
             return self._result(manifest, made=0)
         writer = SplitWriter(self._folder, self._identity, self._config.shard_mib << 20)
         there = writer.images

@@ -27,6 +27,8 @@ PART = np.dtype([("entry", ENTRY), ("label", "<i8"), ("name_end", "<u8")])
 """What a part keeps of an image: its entry of the index, its label, the end of its name among the part's names."""
 
 NO_LABEL = -1
+UNFINISHED = ".*.tmp"
+"""Names that ``write_atomically`` gives to files before they are whole."""
 _MOST_IMAGES = 1 << 16  # in a shard: their entries wait in memory
 _BUFFER = 1 << 20
 
@@ -192,6 +194,13 @@ def read_parts(folder: Path) -> list[dict[str, Any]]:
 
 def remove_parts(folder: Path) -> None:
     """Remove what only a run that goes on needs."""
-    for pattern in ("part-*.json", "part-*.npz", "shard.tmp", ".*.tmp"):
+    for pattern in ("part-*.json", "part-*.npz", "shard.tmp"):
         for file in folder.glob(pattern):
             file.unlink(missing_ok=True)
+    remove_unfinished(folder)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes left that were killed while they wrote a file."""
+    for file in folder.glob(UNFINISHED):
+        file.unlink(missing_ok=True)

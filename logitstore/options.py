@@ -1,10 +1,65 @@
-"""The options of `train`, which are many: what stands here is part of ``cli``. Imports nothing heavy."""
+"""The options of the commands that have many: what stands here is part of ``cli``. Imports nothing heavy."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import click
 
 from logitstore.console import Command, Pair, count, option
+
+_FINETUNE = (
+    option("--teacher", required=True, help="swin_t, swin_b, …, or any timm model."),
+    option("--data", default="digits", help="A folder, FILE.npz, FILE.tar, a timm data set name, or digits."),
+    option("--val-data", help="Data set to measure accuracy on.  [default: the val split of --data]"),
+    option("--checkpoint", help="Weights to start from; a classifier of other classes is replaced."),
+    option(
+        "--pretrained/--no-pretrained", default=None, help="Start from timm's weights.  [default: except on digits]"
+    ),
+    option("--freeze-backbone", is_flag=True, help="Train the classifier alone."),
+    option("--epochs", type=count, help="Passes over the data.  [default: 12 on digits, else 30]"),
+    option("--warmup-epochs", default=1.0, help="Length of the linear warm-up, at most a fifth of the run."),
+    option("--lr", type=float, help="Peak learning rate.  [default: 5e-4; 1e-4 from given weights; 1e-3 frozen]"),
+    option("--weight-decay", default=0.05, help="AdamW's decoupled decay."),
+    option("--drop-path", default=0.1, help="Rate of stochastic depth, for models that have it."),
+    option("--label-smoothing", default=0.0, help="Mass of the label spread over all classes."),
+    option("--ema-decay", type=float, help="Decay of the average of the weights.  [default: a tenth of the run]"),
+    option("--view", help="View spec, as for dump.  [default: crop_flip; on digits gentler]"),
+    option("--size", type=count, help="Side of the views in pixels.  [default: 32 on digits, else 224]"),
+    option("--subset", type=count, help="Use only this many samples, evenly spaced."),
+    option("--seed", default=0, type=click.IntRange(min=0), help="Run seed: initial weights, views, order, drop path."),
+    option("--out", help="The run's folder.  [default: runs/finetune/TEACHER-DATA, where dump looks]"),
+    option("--fresh", is_flag=True, help="Start anew where the folder holds a run, instead of resuming it."),
+    option("--tensorboard/--no-tensorboard", default=True, help="Write TensorBoard events."),
+)
+
+_DUMP = (
+    option("--teacher", required=True, help="swin_t, swin_b, …, any timm model, or module:function."),
+    option("--topk", default=100, type=count, help="Most classes kept per view."),
+    option("--checkpoint", help="Its weights.  [default: what finetune left, else timm's pretrained ones]"),
+    option("--data", default="digits", help="A folder, FILE.npz, FILE.tar, a timm data set name, or digits."),
+    option("--store", help="Where the store lies or will lie.  [default: runs/dump/TEACHER-DATA]"),
+    option("--epochs", type=count, help="Epochs that the store holds; may grow later.  [default: 4 on digits]"),
+    option("--floor", default=1e-3, help="Classes less probable than this are not kept; 0 keeps all."),
+    option(
+        "--values", default="q8", type=click.Choice(["q8", "f16"]), help="Log-probabilities: 1/8-nat steps or float16."
+    ),
+    option("--logz", is_flag=True, help="Also keep the log-sum-exp, so that logits come back."),
+    option("--size", type=count, help="Side of the views in pixels.  [default: 32 on digits, else 224]"),
+    option(
+        "--view", default="tinyvit", help="tinyvit, crop_flip, a YAML file of view-spec fields, or module:function."
+    ),
+    option("--seed", default=0, type=click.IntRange(min=0), help="Run seed: order and views depend on it."),
+    option("--start-epoch", default=0, type=click.IntRange(min=0), help="First epoch to make."),
+    option("--shard-size", type=count, help="Positions per shard, a power of two.  [default: by size]"),
+    option(
+        "--shards", metavar="I/N", help="Make only part I of N, 0 <= I < N: every N-th shard.  [default: all shards]"
+    ),
+    option("--subset", type=count, help="Use only this many samples, evenly spaced."),
+    option("--skip-bad", is_flag=True, help="Images that do not decode become empty records of weight 0."),
+    option("--compile", is_flag=True, help="Run the teacher through torch.compile; gives another store."),
+)
 
 _TRAIN = (
     option("--config", help="Repeat a run from its run.yaml, or from options in a YAML file; flags override."),
@@ -79,8 +134,16 @@ _TRAIN = (
 )
 
 
-def train_options(command: Command) -> Command:
-    """All options of ``train`` but those that other commands share."""
-    for add in reversed(_TRAIN):
-        command = add(command)
-    return command
+def _adding(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Command], Command]:
+    def add_all(command: Command) -> Command:
+        for add in reversed(options):
+            command = add(command)
+        return command
+
+    return add_all
+
+
+# All options of a command but those that others share.
+finetune_options = _adding(_FINETUNE)
+dump_options = _adding(_DUMP)
+train_options = _adding(_TRAIN)

@@ -71,7 +71,7 @@ def test_a_flipped_bit_is_named_where_it_is_read_and_by_verify(out: Path) -> Non
 
 
 def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
+    path.write_bytes(path.read_bytes()[:-50])
 
 
 @pytest.mark.parametrize("damage", [cut, Path.unlink], ids=["cut", "missing"])
@@ -93,6 +93,30 @@ def test_an_array_of_another_size_is_refused(out: Path, name: str) -> None:
         opened(out)
     report = verify_packed(str(out))
     assert not report.ok and report.images_checked == 0
+
+
+@pytest.mark.parametrize("damage", [cut, Path.unlink], ids=["cut", "missing"])
+def test_names_that_are_not_there_in_full_are_refused(out: Path, damage: Callable[[Path], None]) -> None:
+    damage(out / "train" / NAMES)
+    with pytest.raises(DataError, match=r"names.bin (has .* instead of|cannot be read)"):
+        opened(out)
+    report = verify_packed(str(out))
+    assert not report.ok and report.images_checked == 0
+
+
+def test_files_are_closed_when_nobody_reads_any_more(out: Path) -> None:
+    def held() -> int:
+        return sum(path.resolve().name == shard_name(0) for path in Path("/proc/self/fd").iterdir())
+
+    images = opened(out)
+    copy = images.relabelled(images.class_names[::-1])  # type: ignore[index]
+    images.encoded(0)
+    copy.pixels(1)
+    assert held() == 1
+    del images
+    assert held() == 1
+    del copy
+    assert held() == 0
 
 
 @pytest.mark.parametrize("name", [INDEX, LABELS, NAME_ENDS, NAMES])

@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import weakref
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +143,11 @@ class PackedImages(EncodedImages):
             raise DataError(f"{folder / MANIFEST} names no {INDEX}: pack again.")
         self.index: NDArray[np.void] = index
         self._name_ends = self._mapped(NAME_ENDS, np.dtype("<u8"))
+        if self._name_ends is not None:
+            _require_size(folder / NAMES, manifest["arrays"][NAMES]["bytes"], DataError)
         self.packing = manifest["packed"]
         # Shared by the copies that ``relabelled`` makes. A shard that falls out is closed by its last reader.
-        self._shard = lru_cache(_OPEN_SHARDS)(self._opened)
+        self._shard = lru_cache(_OPEN_SHARDS)(partial(_open_shard, folder, manifest["shards"]))
 
     def _mapped(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any] | None:
         """An array [N], read from its file as it is used; None where the split has no such array."""
@@ -202,11 +205,8 @@ class PackedImages(EncodedImages):
     def check(self, progress: Progress | None = None, *, skip_bad: bool = False) -> list[str]:
         """Whether all shards are there in full. Their bytes are compared with their checksums as they are read."""
         shards = self._manifest["shards"]
-        for number in range(len(shards)):
-            try:
-                self._check_shard(number)
-            except DecodeError as error:
-                raise DataError(str(error)) from error
+        for number, shard in enumerate(shards):
+            _require_size(self._folder / shard_name(number), shard["bytes"], DataError)
             if progress is not None:
                 progress(self.num_samples * (number + 1) // len(shards), self.num_samples)
         return []
@@ -219,19 +219,6 @@ class PackedImages(EncodedImages):
     def _fingerprint(self) -> str:
         return str(self._manifest["fingerprint"])
 
-    def _opened(self, number: int) -> _Shard:
-        return _Shard(self._check_shard(number))
-
-    def _check_shard(self, number: int) -> Path:
-        path, expected = self._folder / shard_name(number), self._manifest["shards"][number]["bytes"]
-        try:
-            found = path.stat().st_size
-        except OSError as error:
-            raise DecodeError(f"{path} cannot be read ({error.strerror}): restore it, or pack again.") from error
-        if found != expected:
-            raise DecodeError(f"{path} has {found:,} bytes instead of {expected:,}: restore it, or pack again.")
-        return path
-
 
 class _Shard:
     """An open file, closed when nobody holds it any more."""
@@ -239,6 +226,19 @@ class _Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self.descriptor)
 
-    def __del__(self) -> None:
-        os.close(self.descriptor)
+
+def _open_shard(folder: Path, shards: Sequence[Mapping[str, Any]], number: int) -> _Shard:
+    path = folder / shard_name(number)
+    _require_size(path, shards[number]["bytes"], DecodeError)
+    return _Shard(path)
+
+
+def _require_size(path: Path, expected: int, kind: type[DataError | DecodeError]) -> None:
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise kind(f"{path} cannot be read ({error.strerror}): restore it, or pack again.") from error
+    if found != expected:
+        raise kind(f"{path} has {found:,} bytes instead of {expected:,}: restore it, or pack again.")

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,3 +59,12 @@ class MemoryImages(ImageSet):
 
     def _fingerprint(self) -> str:
         return hashlib.sha256(b"".join(image.tobytes() for image in self._pictures)).hexdigest()
+
+
+def printed_without_jit(script: str) -> Any:
+    """What a script prints as JSON where kernels run as plain Python."""
+    root = Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(root)}
+    command = [sys.executable, "-W", "error::RuntimeWarning", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    return json.loads(done.stdout)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from logitstore.pcg import VisitOrder, pcg32_hash, view_seeds
 from logitstore.store import Manifest, ShardBlock, Store, claim_shard, commit_shard, create_store
 from logitstore.store.owner import Owner, this_process
-from logitstore.store.records import quantise
+from logitstore.store.records import codes, mass_table, quantise
 
 SMALL = Manifest(
     num_samples=300,
@@ -62,6 +63,11 @@ def make_block(manifest: Manifest, epoch: int, shard: int) -> ShardBlock:
         witness=pcg32_hash(5, seed[::64]),
         logz=(seed % np.uint32(64) / 8).astype(np.float32) if manifest.logz else None,
     )
+
+
+def masses(stored: NDArray[Any]) -> NDArray[np.float32]:
+    """Masses of stored log-probabilities, not normalised; padding has mass 0."""
+    return np.asarray(mass_table("q8" if stored.dtype == np.uint8 else "f16")[codes(stored)])
 
 
 def write_shards(store: Store, epochs: Iterable[int] | None = None, *, pause_s: float = 0.0) -> None:

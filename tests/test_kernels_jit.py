@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
+from helpers import printed_without_jit
 from kernel_images import image
 
 from logitstore.views import ops
@@ -63,11 +60,7 @@ def checksums() -> dict[str, int]:
 
 
 def test_kernels_are_the_same_without_the_jit() -> None:
-    root = Path(__file__).resolve().parents[1]
-    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(root)}
-    command = [sys.executable, "-W", "error::RuntimeWarning", str(Path(__file__))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
-    assert json.loads(done.stdout) == checksums()
+    assert printed_without_jit(__file__) == checksums()
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ import zarr
 
 from logitstore.store import Manifest, open_store
 from logitstore.store.layout import array_layouts
-from logitstore.store.records import masses
-from tests.store_cases import DENSE, SMALL, make_block, write_store
+from tests.store_cases import DENSE, SMALL, make_block, masses, write_store
 
 
 @pytest.fixture(scope="module", params=[SMALL, DENSE], ids=["q8", "f16"])

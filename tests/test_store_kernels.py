@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +15,9 @@ from logitstore.pcg import VisitOrder
 from logitstore.store import decode_records
 from logitstore.store.kernels import visited
 from logitstore.store.manifest import Values
-from logitstore.store.records import DecodedRecords, masses, quantise
+from logitstore.store.records import DecodedRecords, quantise
+from tests.helpers import printed_without_jit
+from tests.store_cases import masses
 
 
 def made(
@@ -127,11 +125,7 @@ def checksums() -> dict[str, int]:
 
 
 def test_kernels_are_the_same_without_the_jit() -> None:
-    root = Path(__file__).resolve().parents[1]
-    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(root)}
-    command = [sys.executable, "-W", "error::RuntimeWarning", str(Path(__file__))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
-    assert json.loads(done.stdout) == checksums()
+    assert printed_without_jit(__file__) == checksums()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from logitstore.errors import InputError, NonFiniteError
 from logitstore.store import decode_records, encode_records
-from logitstore.store.records import kept_counts, masses, quantise
+from logitstore.store.records import kept_counts, quantise
+from tests.store_cases import masses
 
 Values = Literal["q8", "f16"]
 

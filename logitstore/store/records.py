@@ -152,11 +152,6 @@ def codes(stored: NDArray[Any]) -> NDArray[Any]:
     return stored if stored.dtype == np.uint8 else stored.view(np.uint16)
 
 
-def masses(stored: NDArray[Any]) -> F32:
-    """Masses of stored log-probabilities, float32, not normalised; padding has mass 0."""
-    return np.asarray(mass_table("q8" if stored.dtype == np.uint8 else "f16")[codes(stored)])
-
-
 def kept_counts(index_BK: NDArray[Any]) -> NDArray[np.int32]:
     """Ranks per record that are not padding."""
     padding = np.iinfo(index_BK.dtype).max

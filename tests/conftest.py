@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,23 @@ def numpy_global_generator_untouched() -> Iterator[None]:
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     yield
     assert np.array_equal(before, np.random.get_state()[1]), "numpy's global generator was used"  # noqa: NPY002
+
+
+@pytest.fixture
+def torch_untouched() -> Iterator[None]:
+    """Torch's generator and thread count stay as they were."""
+    import torch
+
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    yield
+    assert torch.equal(before, torch.get_rng_state()), "torch's global generator was used"
+    assert torch.get_num_threads() == threads
+
+
+@pytest.fixture
+def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory of the test's own, empty."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,17 +28,8 @@ from tests.helpers import write_images
 from tests.train_cases import config as train_config
 from tests.train_cases import make_store
 
+pytestmark = pytest.mark.usefixtures("torch_untouched", "own_directory")
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A working directory of its own; torch's generator and thread count stay as they were."""
-    monkeypatch.chdir(tmp_path)
-    before, threads = torch.get_rng_state(), torch.get_num_threads()
-    yield
-    assert torch.equal(before, torch.get_rng_state()), "torch's global generator was used"
-    assert torch.get_num_threads() == threads
 
 
 def config(**changes: Any) -> FinetuneConfig:
@@ -270,30 +260,6 @@ def test_progress_tells_of_every_epoch() -> None:
     finetune(config(), partial(Progress, stream=out))
     lines = [line for line in out.getvalue().splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2 and "loss" in lines[1] and "% top-1" in lines[1]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"teacher": "mod:function"}, "is a function"),
-        ({"freeze_backbone": True}, "--freeze-backbone"),
-        ({"checkpoint": "x", "pretrained": True}, "leave one out"),
-        ({"epochs": 0}, "--epochs"),
-        ({"lr": 0.0}, "--lr"),
-        ({"label_smoothing": 1.0}, "--label-smoothing"),
-        ({"weight_decay": -1.0}, "--weight-decay"),
-    ],
-)
-def test_settings_are_validated(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        config(**changes)
-
-
-def test_defaults_follow_the_data_and_the_start() -> None:
-    digits, real = FinetuneConfig(teacher="swin_t"), FinetuneConfig(teacher="swin_t", data="pets")
-    assert (digits.uses_tag, digits.num_epochs, digits.rate) == (False, 12, 5e-4)
-    assert (real.uses_tag, real.num_epochs, real.rate) == (True, 30, 1e-4)
-    assert FinetuneConfig(teacher="swin_t", data="pets", freeze_backbone=True).rate == 1e-3
 
 
 @pytest.mark.slow

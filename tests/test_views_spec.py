@@ -126,7 +126,7 @@ def test_yaml_absent(tmp_path: Path) -> None:
         view_spec(str(tmp_path / "absent.yaml"), size=96)
 
 
-TRANSFORMS = '''
+TRANSFORMS = """
 import numpy as np
 
 count = 0
@@ -162,7 +162,7 @@ def changing(image, rng):
     return np.zeros((3, 16, 16), np.uint8)
 
 value = 3
-'''
+"""
 
 
 @pytest.fixture

@@ -128,7 +128,8 @@ def dump_rate(path: Path, *, processes: int, images: int, epochs: int) -> float:
             raise SystemExit(f"A dumping process failed:\n{err[-2000:]}")
         result = json.loads(out)
         done += result["records"]
-        seconds = max(seconds, result["records"] / result["images_per_second"])
+        if result["records"]:  # none where the other one was through before this one began
+            seconds = max(seconds, result["records"] / result["images_per_second"])
     return done / seconds
 
 

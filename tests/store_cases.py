@@ -106,7 +106,7 @@ def content(path: Path) -> dict[str, Any]:
 
 def state(path: Path) -> dict[str, tuple[int, int]]:
     """Size and time of every file and folder: equal before and after what must not write."""
-    return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(path.rglob("*"))}
+    return {str(file.relative_to(path)): (file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(path.rglob("*"))}
 
 
 def killed_process() -> Owner:

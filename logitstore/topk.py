@@ -58,16 +58,19 @@ class Fetch:
     def __init__(self, selected: TopK) -> None:
         # Copies that need not wait land in page-locked memory, which torch takes by itself.
         self._arrived = {name: tensor.to("cpu", non_blocking=True) for name, tensor in vars(selected).items()}
+        self._device = selected.bad_B.device
         self._event: torch.cuda.Event | None = None
-        if selected.bad_B.is_cuda:
+        if self._device.type == "cuda":
             event: torch.cuda.Event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            event.record(torch.cuda.current_stream(selected.bad_B.device))
+            event.record(torch.cuda.current_stream(self._device))
             self._event = event  # who waits for it sleeps, instead of asking again and again
 
     def numpy(self) -> dict[str, NDArray[Any]]:
         """What ``TopK.numpy`` gives, and raises."""
         if self._event is not None:
-            self._event.synchronize()
+            # The first GPU is a new thread's present one: waiting would take memory there, whatever is waited for.
+            with torch.cuda.device(self._device):
+                self._event.synchronize()
         _require_finite(self._arrived["bad_B"])
         return {name: tensor.numpy() for name, tensor in self._arrived.items() if name != "bad_B"}
 

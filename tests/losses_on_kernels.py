@@ -145,6 +145,8 @@ def test_without_a_gradient_logits_stay():
 
 def test_they_are_tried_out_before_they_are_used(monkeypatch):
     assert one_pass.kernels_work.__wrapped__(DEVICE)
+    with torch.inference_mode():
+        assert one_pass.kernels_work.__wrapped__(DEVICE)
     monkeypatch.setattr(kernels, "scale_", lambda values, factor: values)
     with pytest.warns(UserWarning, match=f"do not work on {DEVICE} .AssertionError.*the plain form is used"):
         assert not one_pass.kernels_work.__wrapped__(DEVICE)

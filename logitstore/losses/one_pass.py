@@ -165,6 +165,7 @@ def kernels_work(device: torch.device) -> bool:
     return True
 
 
+@torch.inference_mode(False)  # type: ignore[untyped-decorator]
 @torch.enable_grad()  # type: ignore[untyped-decorator]
 def _compare_forms(device: torch.device, dtype: torch.dtype, tolerance: float) -> None:
     """Raise an AssertionError where kernels and plain form differ, over several tiles and in place."""

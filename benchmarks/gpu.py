@@ -42,7 +42,8 @@ class Sizes:
     student: str = "tinyvit_21m"
     batch_size: int = 256
     steps: int = 20
-    dump_epochs: int = 1
+    dump_epochs: int = 5
+    """Enough that what a dump does before its first and after its last batch weighs little."""
     loss_shape: tuple[int, int, int] = (loss.BATCH, loss.CLASSES, loss.TOPK)
     teachers: tuple[str, ...] = ("swin_t_224", "swin_l_224")
     classes: int = 1000
@@ -57,6 +58,7 @@ QUICK = Sizes(
     student="tinyvit_5m",
     batch_size=2,
     steps=1,
+    dump_epochs=1,
     loss_shape=(8, 512, 10),
     teachers=("swin_t",),
     classes=10,

@@ -7,6 +7,7 @@ step with hard labels.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from benchmarks.common import Row, Work, interleaved, median_rate, median_ratio
 from benchmarks.measures.memory import MIB
 from benchmarks.measures.train import make_learner, stepper
-from logitstore.device import autocast, normalise
+from logitstore.device import autocast, normalise, resolve_device
 from logitstore.learning.criterion import Criterion, Targets
 from logitstore.learning.learner import Learner
 from logitstore.learning.step import Placed, StepLoss
@@ -83,7 +84,8 @@ def measure(
 
     for name, make in teachers.items():
         makers[f"{name} alive"] = lambda make=make: live(make)  # type: ignore[misc]
-    peaks = {name: _peak(make()) for name, make in makers.items()}
+    where = resolve_device(from_store.device)
+    peaks = {name: _peak(make(), where) for name, make in makers.items()}
     timings = interleaved({name: make() for name, make in makers.items()}, repeats=repeats)
     rows = [{"what": name, "images_per_s": median_rate(timings[name]), "peak_mib": peaks[name]} for name in makers]
     summary: Row = {f"train_{name.replace(' ', '_')}_images_per_s": median_rate(timings[name]) for name in makers}
@@ -95,12 +97,13 @@ def measure(
     return summary, rows
 
 
-def _peak(work: Work) -> float | None:
+def _peak(work: Work, where: torch.device) -> float | None:
     """The most memory on the GPU, in MiB, while ``work`` runs alone; None on a CPU."""
-    if not torch.cuda.is_available():
+    if where.type != "cuda":
         work()
         return None
+    gc.collect()  # models of before, which may hold on to themselves
     torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+    torch.cuda.reset_peak_memory_stats(where)
     work()
-    return torch.cuda.max_memory_allocated() / MIB
+    return torch.cuda.max_memory_allocated(where) / MIB

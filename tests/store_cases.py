@@ -106,7 +106,8 @@ def content(path: Path) -> dict[str, Any]:
 
 def state(path: Path) -> dict[str, tuple[int, int]]:
     """Size and time of every file and folder: equal before and after what must not write."""
-    return {str(file.relative_to(path)): (file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(path.rglob("*"))}
+    files = {str(file.relative_to(path)): file.stat() for file in sorted(path.rglob("*"))}
+    return {name: (found.st_size, found.st_mtime_ns) for name, found in files.items()}
 
 
 def killed_process() -> Owner:

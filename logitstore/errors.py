@@ -3,6 +3,7 @@
     LogitStoreError                       exit code 2, one sentence: what, where, what to do
     ├── InputError (ValueError)           a flag, a file or a value the user gave cannot be used
     │   ├── DataError                     a data set: absent, empty, unreadable, of an unknown kind
+    │   │   └── SplitError                a data set has no split of this name
     │   ├── DecodeError                   one image of a data set does not decode
     │   ├── ModelError                    a teacher or student: unknown, without weights, without classifier
     │   └── ViewError                     a view spec or a user's own transform
@@ -33,6 +34,10 @@ class InputError(LogitStoreError, ValueError):
 
 class DataError(InputError):
     """A data set is absent, empty, unreadable or of an unknown kind."""
+
+
+class SplitError(DataError):
+    """A data set has no split of this name."""
 
 
 class DecodeError(InputError):

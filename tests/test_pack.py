@@ -149,7 +149,7 @@ def test_what_is_done_is_not_done_again_and_nothing_else_is_touched(tmp_path: Pa
     write_pictures(tmp_path / "data" / "test", 4)
     out = tmp_path / "out"
     first = packed(tmp_path / "data", out)
-    assert first.notes and "no val split" in first.notes[0]
+    assert first.notes and "has no val split" in first.notes[0] and "--split val=" in first.notes[0]
     before = files(out)
     again = packed(tmp_path / "data", out)
     assert again.splits == (replace(first.splits[0], made=0),) and again.images_per_second == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,7 +68,7 @@ def test_a_flipped_bit_is_named_where_it_is_read_and_by_verify(out: Path) -> Non
     report = verify_packed(str(out))
     assert not report.ok and report.images_checked == 11
     (error,) = report.errors
-    assert "shard-00000.bin differs from its checksum, 1 of its images are damaged (c1/10.jpg)" in error
+    assert "shard-00000.bin differs from its checksum, 1 of its images is damaged (c1/10.jpg)" in error
     assert CliRunner().invoke(cli.main, ["verify", str(out)]).exit_code == 1
 
 
@@ -83,7 +85,9 @@ def test_an_incomplete_shard_is_found_before_a_long_run(out: Path, damage: Calla
             check()
     with pytest.raises(DecodeError, match=r"shard-00000.bin (has .* instead of|cannot be read)"):
         images.encoded(0)
-    assert not verify_packed(str(out)).ok
+    report = verify_packed(str(out))
+    assert not report.ok and report.images_checked == 0
+    assert re.search(r"shard-00000.bin (has .* instead of|cannot be read)", *report.errors)
 
 
 @pytest.mark.parametrize("name", [INDEX, LABELS, NAME_ENDS])
@@ -135,6 +139,30 @@ def test_a_damaged_index_entry_is_found_when_it_is_read(out: Path) -> None:
         opened(out).encoded(3)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("shard", 7), ("offset", 2**64 - 1), ("offset", 2**63 - 1), ("length", 2**32 - 1)]
+)
+def test_an_index_entry_outside_of_the_shards_is_damage(out: Path, field: str, value: int) -> None:
+    index = np.load(out / "train" / INDEX, mmap_mode="r+")
+    index[field][3] = value
+    index.flush()
+    images = opened(out)
+    for read in (images.encoded, images.ends, images.source):
+        with pytest.raises(DecodeError, match=r"c0/9.jpg of data is damaged: its entry in .*index.npy lies outside"):
+            read(3)
+    assert images.encoded(4)
+
+
+@pytest.mark.parametrize("end", [0, 2**63 + 5])
+def test_a_damaged_end_of_a_name_costs_the_name_alone(out: Path, end: int) -> None:
+    ends = np.load(out / "train" / NAME_ENDS, mmap_mode="r+")
+    ends[3] = end
+    ends.flush()
+    images = opened(out)
+    assert images.image_name(3) == "image 3" and images.image_name(2) == "c0/6.jpg"
+    assert np.array_equal(images.pixels(3), opened(out).pixels(3))
+
+
 def test_a_damaged_manifest_is_refused(out: Path) -> None:
     path = out / "train" / MANIFEST
     whole = json.loads(path.read_bytes())
@@ -157,8 +185,18 @@ def test_an_unfinished_split_is_not_whole(out: Path) -> None:
     with pytest.raises(DataError, match=r"val split of .* is not packed to its end"):
         open_images(str(out), split="val")
     (out / "empty").mkdir()
-    (out / "empty" / MARK).write_text("{}")
+    shutil.copy(out / MARK, out / "empty")
     assert "holds no split" in verify_packed(str(out / "empty")).errors[0]
+    with pytest.raises(DataError, match="holds no split that is packed"):
+        open_images(str(out / "empty"))
+
+
+@pytest.mark.parametrize("content", ['{"format":"logitstore pack"}', "{", "[]"])
+def test_a_damaged_mark_is_found(out: Path, content: str) -> None:
+    (out / MARK).write_text(content)
+    report = verify_packed(str(out))
+    assert (report.ok, report.images_checked) == (False, 12)
+    assert "pack.json differs from its own checksum" in report.errors[0]
 
 
 def test_a_store_belongs_to_packed_images_or_to_their_originals(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from logitstore.errors import DataError
+from logitstore.errors import DataError, SplitError
 from logitstore.images.base import ImageSet, Pixels
 from logitstore.images.decode import repeat_grey
 from logitstore.pcg import pcg32_hash
@@ -72,7 +72,7 @@ def open_digits(split: str) -> ArrayImages:
     values = data.reshape(-1, 8, 8).astype(np.int64)  # 0..16
     is_val = _digits_val(labels.astype(np.int64))
     if split not in ("train", "val"):
-        raise DataError(f"digits has the splits train and val, not {split}.")
+        raise SplitError(f"digits has the splits train and val, not {split}.")
     keep = is_val if split == "val" else ~is_val
     return ArrayImages(
         ((values * 255 + 8) // 16).astype(np.uint8)[keep],
@@ -105,7 +105,7 @@ def _digits_val(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
 def open_npz(path: Path, split: str, *, whole: bool) -> ArrayImages:
     """``images``, and if present ``labels`` and ``class_names`` or ``label_names``, of a ``.npz`` file."""
     if split != "train" and not whole:
-        raise DataError(f"{path} has no {split} split: name a second .npz file with --val-data.")
+        raise SplitError(f"{path} has no {split} split: name a second .npz file with --val-data.")
     arrays = _read_npz(path)
     images, labels = arrays.get("images"), arrays.get("labels")
     if images is None or images.dtype != np.uint8 or not _is_image_shape(images.shape):

@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from logitstore.errors import DataError
+from logitstore.errors import DataError, SplitError
 from logitstore.images.decode import SUFFIXES
 from logitstore.images.encoded import HEAD_BYTES, TAIL_BYTES, EncodedImages
 
@@ -178,10 +178,10 @@ def choose_split(tops: Mapping[str, Callable[[], bool]], split: str, *, whole: b
         if name in by_name:
             return by_name[name]
     if present:
-        raise DataError(f"{where} has {', '.join(sorted(present))}, but no {split} split.")
+        raise SplitError(f"{where} has {', '.join(sorted(present))}, but no {split} split.")
     if split == "train" or whole:
         return None
-    raise DataError(f"{where} has no {split} split: put {split}/ beside train/, or name its data with --val-data.")
+    raise SplitError(f"{where} has no {split} split: put {split}/ beside train/, or name its data with --val-data.")
 
 
 def class_folders(names: Sequence[str]) -> tuple[NDArray[np.int64] | None, list[str] | None]:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.checksums import canonical_json, is_intact
-from logitstore.errors import DataError, DecodeError
+from logitstore.errors import DataError, DecodeError, SplitError
 from logitstore.images.base import ImageSet, Progress
 from logitstore.images.encoded import EncodedImages
 
@@ -59,7 +59,8 @@ def open_packed(path: Path, split: str, *, whole: bool) -> PackedImages:
         whole: take the only split whatever it is called.
 
     Raises:
-        DataError: there is no such split, it is not packed to its end, or its files are not what the manifest says.
+        SplitError: there is no such split.
+        DataError: it is not packed to its end, or its files are not what the manifest says.
     """
     present = packed_splits(path)
     if whole and len(present) == 1:
@@ -69,7 +70,9 @@ def open_packed(path: Path, split: str, *, whole: bool) -> PackedImages:
             raise DataError(
                 f"The {split} split of {path} is not packed to its end: the same logitstore pack again goes on with it."
             )
-        raise DataError(f"{path} has {', '.join(present) or 'nothing packed'}, but no {split} split.")
+        if not present:
+            raise DataError(f"{path} holds no split that is packed: run logitstore pack again.")
+        raise SplitError(f"{path} has {', '.join(present)}, but no {split} split.")
     return PackedImages(path / split, read_manifest(path / split))
 
 
@@ -144,7 +147,7 @@ class PackedImages(EncodedImages):
         self.index: NDArray[np.void] = index
         self._name_ends = self._mapped(NAME_ENDS, np.dtype("<u8"))
         if self._name_ends is not None:
-            _require_size(folder / NAMES, manifest["arrays"][NAMES]["bytes"], DataError)
+            require_size(folder / NAMES, manifest["arrays"][NAMES]["bytes"], DataError)
         self.packing = manifest["packed"]
         # Shared by the copies that ``relabelled`` makes. A shard that falls out is closed by its last reader.
         self._shard = lru_cache(_OPEN_SHARDS)(partial(_open_shard, folder, manifest["shards"]))
@@ -173,6 +176,8 @@ class PackedImages(EncodedImages):
         if self._name_ends is None:
             return f"image {i}"
         start, stop = int(self._name_ends[i - 1]) if i else 0, int(self._name_ends[i])
+        if not start <= stop <= self._manifest["arrays"][NAMES]["bytes"]:
+            return f"image {i}"  # a damaged array, and a name may be wanted to say so
         with (self._folder / NAMES).open("rb") as file:
             file.seek(start)
             return file.read(stop - start).decode(errors="replace")
@@ -186,8 +191,7 @@ class PackedImages(EncodedImages):
         Raises:
             DecodeError: they are damaged or missing.
         """
-        offset, length, crc, number, _, _ = self.index[i].item()
-        shard = self._shard(number)
+        shard, offset, length, crc = self._located(i)
         data = os.pread(shard.descriptor, length, offset)
         if len(data) != length or google_crc32c.value(data) != crc:
             raise DecodeError(
@@ -198,15 +202,25 @@ class PackedImages(EncodedImages):
 
     def ends(self, i: int) -> tuple[bytes, bytes, int]:
         """As of a whole JPEG: each image was decoded when it was packed. That its shard is there is looked at."""
-        _, length, _, number, _, _ = self.index[i].item()
-        self._shard(number)
+        _, _, length, _ = self._located(i)
         return b"\xff\xd8\xff", b"\xff\xd9", length
+
+    def _located(self, i: int) -> tuple[_Shard, int, int, int]:
+        """In which shard an image is, where it begins, its length and its checksum."""
+        offset, length, crc, number, _, _ = self.index[i].item()
+        shards = self._manifest["shards"]
+        if number >= len(shards) or offset + length > shards[number]["bytes"]:
+            raise DecodeError(
+                f"{self.image_name(i)} of {self.name} is damaged: its entry in {self._folder / INDEX} lies outside the "
+                "shards; restore the file or pack again, or pass --skip-bad."
+            )
+        return self._shard(number), offset, length, crc
 
     def check(self, progress: Progress | None = None, *, skip_bad: bool = False) -> list[str]:
         """Whether all shards are there in full. Their bytes are compared with their checksums as they are read."""
         shards = self._manifest["shards"]
         for number, shard in enumerate(shards):
-            _require_size(self._folder / shard_name(number), shard["bytes"], DataError)
+            require_size(self._folder / shard_name(number), shard["bytes"], DataError)
             if progress is not None:
                 progress(self.num_samples * (number + 1) // len(shards), self.num_samples)
         return []
@@ -231,11 +245,16 @@ class _Shard:
 
 def _open_shard(folder: Path, shards: Sequence[Mapping[str, Any]], number: int) -> _Shard:
     path = folder / shard_name(number)
-    _require_size(path, shards[number]["bytes"], DecodeError)
+    require_size(path, shards[number]["bytes"], DecodeError)
     return _Shard(path)
 
 
-def _require_size(path: Path, expected: int, kind: type[DataError | DecodeError]) -> None:
+def require_size(path: Path, expected: int, kind: type[DataError | DecodeError]) -> None:
+    """Compare the size of a file with what the manifest says.
+
+    Raises:
+        DataError, DecodeError: it has another one, or is not there; which of the two, ``kind`` says.
+    """
     try:
         found = path.stat().st_size
     except OSError as error:

@@ -9,7 +9,7 @@ from typing import Any
 from logitstore.cards import write_atomically
 from logitstore.checksums import canonical_json, seal
 from logitstore.device import usable_cores
-from logitstore.errors import DataError, InputError, MismatchError
+from logitstore.errors import DataError, InputError, MismatchError, SplitError
 from logitstore.images.packed import FORMAT_VERSION, MANIFEST, MARK, is_packed, read_manifest
 from logitstore.loader.ordered import Workers, in_order
 from logitstore.locks import locked
@@ -47,6 +47,11 @@ def pack(config: PackConfig, progress: ProgressFactory | None = None) -> PackRes
     if config.split is None:
         try:
             sources["val"] = open_source(config, "val")
+        except SplitError:
+            notes = (
+                f"The train split alone is packed, for {config.data} has no val split: another one, of these or other "
+                "data, is packed beside it with --split val=ITS-NAME (train where data have no splits).",
+            )
         except DataError as error:
             notes = (f"The train split alone is packed: {error}",)
     out.mkdir(parents=True, exist_ok=True)

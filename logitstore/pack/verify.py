@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,8 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from logitstore.checksums import is_intact
 from logitstore.errors import DataError, DecodeError
-from logitstore.images.packed import INDEX, PackedImages, content_fingerprint, packed_splits, read_manifest, shard_name
+from logitstore.images.packed import (
+    INDEX,
+    MARK,
+    PackedImages,
+    content_fingerprint,
+    packed_splits,
+    read_manifest,
+    require_size,
+    shard_name,
+)
 from logitstore.pack.finish import file_sha256
 from logitstore.progress import ProgressFactory, start
 
@@ -44,6 +55,8 @@ def verify_packed(path: str, progress: ProgressFactory | None = None) -> PackRep
     """
     folder = Path(path).expanduser()
     splits, errors, images = packed_splits(folder), [], 0
+    if not _is_whole(folder / MARK):
+        errors.append(f"{folder / MARK} differs from its own checksum: restore it, or pack again.")
     for begun in sorted(found.parent.name for found in folder.glob("*/part-00000.json")):
         if begun not in splits:
             errors.append(f"The {begun} split of {folder} is not packed to its end: the same logitstore pack goes on.")
@@ -76,17 +89,33 @@ def _check_split(folder: Path, advance: Callable[[], object]) -> tuple[int, list
     lost = 0
     for number, stored in enumerate(manifest["shards"]):
         path = folder / shard_name(number)
-        if not path.is_file() or file_sha256(path) != stored["sha256"]:
-            names = _damaged(images, number)
-            lost += len(names)
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            which = f" ({', '.join(names[:_NAMED])}{more})" if names else ""
-            errors.append(
-                f"{path} differs from its checksum, {len(names)} of its images are damaged{which}: restore it, or pack "
-                "again."
-            )
+        try:
+            require_size(path, stored["bytes"], DataError)
+        except DataError as error:
+            lost += int(np.count_nonzero(images.index["shard"] == number))
+            errors.append(str(error))
+        else:
+            if file_sha256(path) != stored["sha256"]:
+                names = _damaged(images, number)
+                lost += len(names)
+                errors.append(f"{path} differs from its checksum, {_counted(names)}: restore it, or pack again.")
         advance()
     return len(images) - lost, errors
+
+
+def _counted(names: list[str]) -> str:
+    """How many images of a shard are damaged, and the names of the first ones."""
+    if not names:
+        return "though none of its images is damaged"
+    which = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return f"{len(names)} of its images {'is' if len(names) == 1 else 'are'} damaged ({which})"
+
+
+def _is_whole(mark: Path) -> bool:
+    try:
+        return is_intact(json.loads(mark.read_bytes()))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _damaged(images: PackedImages, shard: int) -> list[str]:

@@ -12,13 +12,13 @@ import PIL
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_calls import affine, crop_resize
 from kernel_images import KINDS, image, planar, to_pillow
 from PIL import Image
 
 from logitstore.errors import ViewError
-from logitstore.views.affine import affine
 from logitstore.views.centre import centre_view
-from logitstore.views.resize import crop_resize, resize_window
+from logitstore.views.resize import resize_window
 from logitstore.views.turn import TILE_WORDS, turn
 
 FILL = (124, 116, 104)

@@ -9,12 +9,11 @@ from functools import partial
 
 import numpy as np
 from helpers import printed_without_jit
+from kernel_calls import affine, crop_resize
 from kernel_images import image
 
 from logitstore.views import ops
-from logitstore.views.affine import affine
 from logitstore.views.centre import centre_view
-from logitstore.views.resize import crop_resize
 
 
 def checksums() -> dict[str, int]:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from logitstore.views import OPERATIONS, Renderer, ViewSpec, view_spec
-from logitstore.views.draw import CROP, CUSTOM, MIRROR, NOISE, ErasedBox, next_unit, operand, start
-from logitstore.views.erase import erase, erased_pixels, noise_tables
+from logitstore.views.erase import box_pixels, fill_noise, noise_tables
+from logitstore.views.stages import CROP, CUSTOM, MIRROR, NOISE, next_unit, operand, start
 from logitstore.views.tables import exp2, load_tables, log2, normal_quantile, sin_degrees
 from tests.view_cases import decoded
 
@@ -166,8 +166,7 @@ def test_erased_pixels_lie_inside(size: int) -> None:
     edges = (0.0, 0.5, 1 - 2**-32)
     for height in (1e-3, 0.3, 0.999):
         for place in edges:
-            box = ErasedBox(height=height, width=1 - height, top=place, left=edges[0])
-            top, left, rows, columns = erased_pixels(box, size)
+            top, left, rows, columns = box_pixels(height, 1 - height, place, edges[0], size)
             assert 0 <= top <= top + rows <= size and 0 <= left <= left + columns <= size
             assert abs(rows - height * size) <= 1.0 and rows >= 1 and columns >= 1
 
@@ -175,7 +174,7 @@ def test_erased_pixels_lie_inside(size: int) -> None:
 def test_noise_is_normal_in_pixel_values() -> None:
     mean, std = (123.675, 60.0, 103.53), (58.395, 10.0, 57.375)
     view = np.zeros((3, 300, 300), np.uint8)
-    erase(view, ErasedBox(height=1.0, width=1.0, top=0.0, left=0.0), 5, noise_tables(mean, std))
+    fill_noise(view.reshape(-1), 300, (0, 0, 300, 300), np.uint64(5), noise_tables(mean, std))
     for channel in range(3):
         values = np.sort(view[channel].ravel())
         levels = np.arange(256)

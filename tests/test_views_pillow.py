@@ -9,13 +9,20 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from logitstore import pcg
 from logitstore.views import OPERATIONS, Renderer, ViewSpec, view_spec
-from logitstore.views.draw import NOISE, ViewParams, start
-from logitstore.views.erase import erased_pixels, noise_tables
-from logitstore.views.render import affine_matrix
-from logitstore.views.spec import GEOMETRIC
+from logitstore.views.draw import ViewParams
+from logitstore.views.erase import box_pixels, noise_tables
+from logitstore.views.paint import operation_matrix
+from logitstore.views.stages import NOISE, start
+from logitstore.views.tables import load_tables
 from tests.view_cases import IMAGE_NAMES, decoded, recipes, single
 
 MASK = (1 << 64) - 1
+GEOMETRIC = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
+
+
+def affine_matrix(name: str, argument: float, size: int) -> tuple[float, ...]:
+    """Where each output pixel comes from, as Pillow's ``Image.transform`` takes it."""
+    return operation_matrix(OPERATIONS.index(name), float(argument), float(size), load_tables().sine)
 
 
 def operated(image: Image.Image, name: str, argument: float, fill: tuple[int, ...]) -> Image.Image:
@@ -64,7 +71,8 @@ def pillow_view(pixels: NDArray[np.uint8], params: ViewParams, spec: ViewSpec, s
         image = operated(image, name, argument, spec.fill)
     view = np.asarray(image).transpose(2, 0, 1).copy()
     if params.erased is not None:
-        top, left, height, width = erased_pixels(params.erased, spec.size)
+        box = params.erased
+        top, left, height, width = box_pixels(box.height, box.width, box.top, box.left, spec.size)
         bits = noise_bits(seed, (3 * height * width + 1) // 2)
         levels = np.array([(b >> 20, b >> 4 & 0xFFF) for b in bits]).ravel()[: 3 * height * width]
         tables = noise_tables(spec.noise_mean, spec.noise_std)

@@ -12,13 +12,9 @@ Arrays are flat, see ``sums``. Shape suffixes: H W image, P a packed plane of H 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from numpy.typing import NDArray
 
 from logitstore.jit import inlined, kernel
-from logitstore.views.buffers import with_arena
 from logitstore.views.shift import (
     clamped,
     cubic,
@@ -30,8 +26,6 @@ from logitstore.views.shift import (
     to_byte,
 )
 from logitstore.views.turn import TILE_WORDS
-
-U8 = NDArray[np.uint8]
 
 _BYTE = np.uint32(255)
 _BYTE1, _BYTE2, _BYTE3 = np.uint32(8), np.uint32(16), np.uint32(24)
@@ -141,7 +135,20 @@ def affine_words(height, width, rows, columns):  # type: ignore[no-untyped-def]
 
 @kernel
 def transform(src_3HW, height, width, matrix, fill, dst_3HW, rows, columns, arena):  # type: ignore[no-untyped-def]
-    """``affine`` on flat arrays; ``arena`` is uint64 scratch of ``affine_words``. Sizes are uint64."""
+    """Apply an affine transform: equal to Pillow's ``image.transform(size, AFFINE, matrix, BICUBIC, fillcolor=fill)``.
+
+    Args:
+        src_3HW: the source, uint8, flat.
+        height: of it, uint64 as all sizes.
+        width: of it.
+        matrix: (a, b, c, d, e, f): the output pixel (x, y) shows the source at (a x + b y + c, d x + e y + f), both
+            measured at pixel centres, in pixels.
+        fill: uint8 [3], for what maps outside the source.
+        dst_3HW: the output, uint8, flat, written; not the source.
+        rows: its height.
+        columns: its width.
+        arena: scratch, uint64, at least ``affine_words``.
+    """
     a, b, c, d, e, f = matrix
     longest = max(height, width, rows, columns) + np.uint64(64)
     offset_W, at = arena[:longest].view(np.float64), longest
@@ -169,34 +176,3 @@ def transform(src_3HW, height, width, matrix, fill, dst_3HW, rows, columns, aren
             arena[at : at + packed_words].view(np.uint32), left_W.view(np.uint32)[:columns], offset_W, du_W, row,
             (words[:columns], words[columns : _2 * columns], words[_2 * columns : _3 * columns], words[_3 * columns :]),
         )  # fmt: skip
-
-
-@kernel
-def _try_transform(src_3HW, height, width, matrix, fill, dst_3HW, rows, columns, arena, _):  # type: ignore[no-untyped-def]
-    """0 when done, else how many words of scratch are needed."""
-    words = affine_words(height, width, rows, columns)
-    if words > len(arena):
-        return words
-    transform(
-        src_3HW, np.uint64(height), np.uint64(width), matrix, fill, dst_3HW, np.uint64(rows), np.uint64(columns), arena
-    )
-    return 0
-
-
-def affine(src_3HW: U8, dst_3HW: U8, matrix: Sequence[float], fill: Sequence[int]) -> None:
-    """Apply an affine transform.
-
-    Equal to Pillow's ``image.transform((W, H), AFFINE, matrix, BICUBIC, fillcolor=fill)``.
-
-    Args:
-        src_3HW: uint8 [3, H, W], C-contiguous.
-        dst_3HW: uint8 [3, H, W], C-contiguous, written; not the source.
-        matrix: (a, b, c, d, e, f): the output pixel (x, y) shows the source at (a x + b y + c, d x + e y + f), both
-            measured at pixel centres, in pixels.
-        fill: three values in 0..255 for what maps outside the source.
-    """
-    sizes, shape = src_3HW.shape[1:], dst_3HW.shape[1:]
-    with_arena(
-        _try_transform, src_3HW.reshape(-1), *sizes, tuple(map(float, matrix)), np.array(fill, np.uint8),
-        dst_3HW.reshape(-1), *shape,
-    )  # fmt: skip

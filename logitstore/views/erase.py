@@ -1,7 +1,7 @@
 """Random erasing: one rectangle of a view overwritten with per-pixel noise of the spec's mean and deviation.
 
 Noise belongs to the view spec and is drawn in pixel values, so that one stored view serves models of any
-normalisation. Where the rectangle stands is drawn in ``draw``.
+normalisation. Where the rectangle stands is drawn in ``stages``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.jit import kernel
-from logitstore.views.draw import NOISE, ErasedBox, next_bits, start
+from logitstore.views.stages import NOISE, next_bits, start
 from logitstore.views.tables import load_tables, normal_quantile
 
 U8 = NDArray[np.uint8]
@@ -42,11 +42,6 @@ def box_pixels(height, width, top, left, size):  # type: ignore[no-untyped-def]
     return math.floor(top * (size - rows + 1)), math.floor(left * (size - columns + 1)), rows, columns
 
 
-def erased_pixels(erased: ErasedBox, size: int) -> tuple[int, int, int, int]:
-    """Top, left, height, width of an erased rectangle in a view of this size, in pixels; at least 1 x 1."""
-    return box_pixels(erased.height, erased.width, erased.top, erased.left, size)  # type: ignore[no-any-return]
-
-
 @kernel
 def fill_noise(view, size, rectangle, seed, noise_3x4096):  # type: ignore[no-untyped-def]
     """Overwrite a rectangle of a flat view with noise.
@@ -66,17 +61,3 @@ def fill_noise(view, size, rectangle, seed, noise_3x4096):  # type: ignore[no-un
                 else:
                     view[at] = noise_3x4096[c, (bits >> 4) & 0xFFF]
                 fresh = not fresh
-
-
-def erase(view_3HW: U8, erased: ErasedBox, seed: int, tables: U8) -> None:
-    """Overwrite a rectangle with noise, in place.
-
-    Args:
-        view_3HW: uint8 [3, S, S].
-        erased: the rectangle, relative to the view.
-        seed: the view's seed.
-        tables: from ``noise_tables``.
-    """
-    size = view_3HW.shape[1]
-    with np.errstate(over="ignore"):
-        fill_noise(view_3HW.reshape(-1), size, erased_pixels(erased, size), np.uint64(seed), tables)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from logitstore.errors import ViewError
 from logitstore.jit import kernel
 from logitstore.pcg import pair_seeds
-from logitstore.views.draw import BOX, MIX, draw_beta, next_unit, start
 from logitstore.views.spec import ViewSpec
+from logitstore.views.stages import BOX, MIX, draw_beta, next_unit, start
 from logitstore.views.tables import load_tables
 
 U8 = NDArray[np.uint8]

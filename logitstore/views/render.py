@@ -13,27 +13,13 @@ from logitstore.views.custom import loaded_transform, run_transform
 from logitstore.views.draw import Drawer, ViewParams
 from logitstore.views.erase import noise_tables
 from logitstore.views.mix import Mix, mix_batch
-from logitstore.views.paint import operation_matrix, paint
+from logitstore.views.paint import paint
 from logitstore.views.plan import HEIGHT, LEFT, TOP
 from logitstore.views.source import Source
-from logitstore.views.spec import GEOMETRIC, OPERATIONS, ViewSpec
+from logitstore.views.spec import ViewSpec
 from logitstore.views.tables import load_tables
 
 U8 = NDArray[np.uint8]
-Matrix = tuple[float, float, float, float, float, float]
-
-
-def affine_matrix(name: str, argument: float, size: int) -> Matrix:
-    """Where each output pixel comes from, as Pillow's ``Image.transform`` takes it.
-
-    Args:
-        name: one of ``spec.GEOMETRIC``.
-        argument: degrees counter-clockwise in [-90, 90], shear factor, or fraction of the side to move by.
-        size: height and width of the view, in pixels.
-    """
-    assert name in GEOMETRIC, name
-    code, sine = OPERATIONS.index(name), load_tables().sine
-    return operation_matrix(code, float(argument), float(size), sine)  # type: ignore[no-any-return]
 
 
 def _check_pixels(pixels_HWC: U8) -> None:

@@ -191,21 +191,3 @@ def resize_window(
         _try_resize, flat(pixels_HWC), 3 * pixels_HWC.shape[1], tuple(map(int, box)), *size, *corner, bool(flip),
         out_3HW.reshape(-1), columns, rows,
     )  # fmt: skip
-
-
-def crop_resize(pixels_HWC: U8, x0: int, y0: int, width: int, height: int, flip: bool, out_3HW: U8) -> None:
-    """Crop, resize to the output's size, mirror when asked.
-
-    Equal to Pillow's ``image.crop((x0, y0, x0 + width, y0 + height)).resize((W, H), BICUBIC)``, with ``flip`` followed
-    by ``transpose(FLIP_LEFT_RIGHT)``.
-
-    Args:
-        pixels_HWC: uint8 [H, W, 3].
-        x0: left edge of the crop, in pixels.
-        y0: top edge of the crop, in pixels.
-        width: width of the crop, at least 1; the crop lies inside the image.
-        height: height of the crop, at least 1.
-        flip: mirror the result left to right.
-        out_3HW: uint8 [3, H, W], C-contiguous, written.
-    """
-    resize_window(pixels_HWC, (x0, y0, width, height), out_3HW.shape[:0:-1], (0, 0), flip, out_3HW)

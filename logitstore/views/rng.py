@@ -1,6 +1,6 @@
 """Random numbers for transforms that users write: the same PCG32 as everywhere, at Python's pace.
 
-Compiled draws do not use this class; they call ``logitstore.pcg`` directly (see ``draw``).
+Compiled draws do not use this class; they call ``logitstore.pcg`` directly (see ``stages``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from logitstore.errors import InputError
 from logitstore.pcg import pcg32_next
-from logitstore.views.draw import CUSTOM, start
+from logitstore.views.stages import CUSTOM, start
 from logitstore.views.tables import load_tables, normal_quantile
 
 

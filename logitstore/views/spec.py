@@ -15,9 +15,6 @@ from typing import Any
 
 from logitstore.errors import ViewError
 
-GEOMETRIC = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
-"""Operations that move pixels; the others change values in place."""
-
 OPERATIONS = (
     "AutoContrast",
     "Equalize",

@@ -153,6 +153,21 @@ def _cell(value: object) -> str:
     return str(value)
 
 
+def against_ceiling(rates: Mapping[str, float], unit: str, ceiling: Mapping[str, str] | str) -> list[Row]:
+    """Rows of rates, each with its share of the best that it could be.
+
+    Args:
+        rates: by name.
+        unit: what they are, the column's name.
+        ceiling: name of the rate that bounds the others, or by name of each rate that has a bound.
+    """
+    bounds = dict.fromkeys(rates, ceiling) if isinstance(ceiling, str) else ceiling
+    return [
+        {"what": name, unit: rate, "of ceiling": rate / rates[bounds[name]] if name in bounds else None}
+        for name, rate in rates.items()
+    ]
+
+
 def print_verdicts(summary: Row, *, at_least: Mapping[str, float], at_most: Mapping[str, float]) -> None:
     """Each number that has a target beside it, as far as it was measured."""
     print()

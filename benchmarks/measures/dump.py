@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import Row, Timing, Work, interleaved, median_rate, median_ratio
+from benchmarks.common import Row, Timing, Work, against_ceiling, interleaved, median_rate, median_ratio
 from benchmarks.measures import fixed
 from logitstore.device import autocast, resolve_device, resolve_dtype
 from logitstore.dump import DumpConfig, dump
@@ -87,7 +87,8 @@ def measure(
     )
     candidates: dict[str, Work] = {"inference alone, tensors in memory": bare, "dump": whole}
     timings = interleaved(candidates, repeats=repeats)
-    rows = [{"what": name, "images_per_s": median_rate(timings[name])} for name in candidates]
+    rates = {name: median_rate(timings[name]) for name in candidates}
+    rows = against_ceiling(rates, "images_per_s", next(iter(rates)))
     summary = {
         "dump_ratio": median_ratio(timings["dump"], timings["inference alone, tensors in memory"]),
         "dump_images_per_s": rows[1]["images_per_s"],

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from benchmarks.common import Row, Work, interleaved, median_rate, median_ratio
+from benchmarks.common import Row, Work, against_ceiling, interleaved, median_rate, median_ratio
 from benchmarks.measures.memory import MIB
 from benchmarks.measures.train import make_learner, stepper
 from logitstore.device import autocast, normalise, resolve_device
@@ -87,8 +87,9 @@ def measure(
     where = resolve_device(from_store.device)
     peaks = {name: _peak(make(), where) for name, make in makers.items()}
     timings = interleaved({name: make() for name, make in makers.items()}, repeats=repeats)
-    rows = [{"what": name, "images_per_s": median_rate(timings[name]), "peak_mib": peaks[name]} for name in makers]
-    summary: Row = {f"train_{name.replace(' ', '_')}_images_per_s": median_rate(timings[name]) for name in makers}
+    rates = {name: median_rate(timings[name]) for name in makers}
+    rows = [{**row, "peak_mib": peaks[row["what"]]} for row in against_ceiling(rates, "images_per_s", "hard labels")]
+    summary: Row = {f"train_{name.replace(' ', '_')}_images_per_s": rates[name] for name in makers}
     summary |= {f"train_{name.replace(' ', '_')}_peak_mib": peaks[name] for name in makers}
     summary["train_ratio"] = median_ratio(timings["store"], timings["hard labels"])
     for name in teachers:

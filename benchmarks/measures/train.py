@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from benchmarks.common import Row, Work, interleaved, median_rate, median_ratio
+from benchmarks.common import Row, Work, against_ceiling, interleaved, median_rate, median_ratio
 from logitstore.device import resolve_device, resolve_dtype
 from logitstore.learning.criterion import Criterion, make_criterion
 from logitstore.learning.feed import Feed
@@ -109,7 +109,8 @@ def measure(
         name: trainer(config, steps) for name, config in {"hard labels": with_labels, "store": with_store}.items()
     }
     timings = interleaved(candidates, repeats=repeats)
-    rows = [{"what": name, "images_per_s": median_rate(timings[name])} for name in candidates]
+    rates = {name: median_rate(timings[name]) for name in candidates}
+    rows = against_ceiling(rates, "images_per_s", next(iter(rates)))
     summary = {
         "train_ratio": median_ratio(timings["store"], timings["hard labels"]),
         "train_images_per_s": rows[1]["images_per_s"],

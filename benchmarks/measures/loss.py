@@ -131,13 +131,14 @@ def _timed(work: Callable[[], object], where: torch.device) -> Work:
         return lambda: (work(), 1)[1]
 
     def many() -> Timing:
+        stream = torch.cuda.current_stream(where)
         began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         square = torch.ones(8192, 8192, device=where)
         torch.mm(square, square)  # some ten milliseconds, in which the calls are queued
-        began.record()
+        began.record(stream)
         for _ in range(CALLS):
             work()
-        ended.record()
+        ended.record(stream)
         torch.cuda.synchronize(where)
         return Timing(count=CALLS, wall=began.elapsed_time(ended) / 1e3, cpu=0.0)
 

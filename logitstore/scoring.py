@@ -31,26 +31,35 @@ def score(
     compute: Compute,
     advance: Callable[[int], object] | None = None,
     threads: Workers | None = None,
+    samples: range | None = None,
 ) -> Accuracy:
-    """Measure a model on all samples of a labelled data set; the arguments are those of ``eval_logits``.
+    """Measure a model on samples of a labelled data set; the arguments are those of ``eval_logits``.
 
     Raises:
         DataError: the data set has no labels, or a label that is no class of the model.
         NonFiniteError: a logit is NaN.
     """
     label_N = images.require_labels("to measure accuracy")
-    top1 = top5 = 0
+    seen = top1 = top5 = 0
     with closing(
         eval_logits(
-            model, images, size=size, preprocessing=preprocessing, compute=compute, advance=advance, threads=threads
+            model,
+            images,
+            size=size,
+            preprocessing=preprocessing,
+            compute=compute,
+            advance=advance,
+            threads=threads,
+            samples=samples,
         )
     ) as found:
         for rows, logits_BC in found:
-            if rows.start == 0:
+            if seen == 0:
                 check_labels(images, logits_BC.shape[1])
+            seen += len(logits_BC)
             rank_B = label_ranks(logits_BC, np.asarray(label_N[rows], np.int64)[:, None])
             top1, top5 = top1 + int((rank_B < 1).sum()), top5 + int((rank_B < 5).sum())
-    return Accuracy(images=len(images), top1=top1, top5=top5, split=images.split)
+    return Accuracy(images=seen, top1=top1, top5=top5, split=images.split)
 
 
 def eval_logits(
@@ -62,8 +71,9 @@ def eval_logits(
     compute: Compute,
     advance: Callable[[int], object] | None = None,
     threads: Workers | None = None,
+    samples: range | None = None,
 ) -> Generator[tuple[slice, Tensor], None, None]:
-    """The logits of all samples, in order.
+    """The logits of all samples, or of a run of them, in order.
 
     A module is put into eval mode for it and back into the mode it was in.
 
@@ -75,6 +85,7 @@ def eval_logits(
         compute: where and how the model runs; the last batch may be smaller than the others.
         advance: called with the number of images done since the last call.
         threads: lasting ones that decode and resize; None starts ``compute.workers`` for this call.
+        samples: which ones, consecutive; None is all.
 
     Yields:
         Which samples, and their logits: float32 [B, C] on the device.
@@ -93,12 +104,15 @@ def eval_logits(
             images_BCHW = normalise(views_BCHW, preprocessing.mean, preprocessing.std, compute.device)
         return slice(batch.start, batch.start + len(batch)), images_BCHW
 
+    samples = range(len(images)) if samples is None else samples
     batches = eval_batches(
         images,
         size=size,
         crop_pct=preprocessing.crop_pct,
         batch_size=compute.batch_size,
         workers=compute.workers if threads is None else threads,
+        start=samples.start,
+        stop=samples.stop,
         pinned=compute.device.type == "cuda",
     )
     placed = prefetched(batches, place, compute.device)

@@ -81,6 +81,10 @@ def test_dump_finds_what_finetune_left(trained: FinetuneResult) -> None:
     assert isinstance(teacher.model, torch.nn.Module)
     again = score(teacher.model, val, size=32, preprocessing=teacher.preprocessing, compute=Compute(device=CPU))
     assert again.to_dict() == trained.accuracy
+    measured = partial(score, teacher.model, val, size=32, preprocessing=teacher.preprocessing)
+    parts = [measured(compute=Compute(device=CPU), samples=part) for part in (range(0), range(0, 101), range(101, 360))]
+    assert [part.images for part in parts] == [0, 101, 259]
+    assert (sum(part.top1 for part in parts), sum(part.top5 for part in parts)) == (again.top1, again.top5)
 
 
 def test_a_run_is_a_function_of_its_seed() -> None:

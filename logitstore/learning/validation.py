@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from torch import nn
 
 from logitstore.accuracy import Accuracy
@@ -68,12 +67,11 @@ def shared_accuracy(
         NonFiniteError: a logit is NaN.
     """
     ranks.buffers_from_main(model)
-    low, high = (len(images) * rank // ranks.world for rank in (ranks.rank, ranks.rank + 1))
-    counts = (0, 0, 0)
+    part = range(*(len(images) * rank // ranks.world for rank in (ranks.rank, ranks.rank + 1)))
     with ranks.agreed():
-        if low < high:
-            part = images if high - low == len(images) else images.select(np.arange(low, high))
-            found = score(model, part, size=size, preprocessing=preprocessing, compute=compute, threads=threads)
-            counts = (found.images, found.top1, found.top5)
+        found = score(
+            model, images, size=size, preprocessing=preprocessing, compute=compute, threads=threads, samples=part
+        )
+        counts = (found.images, found.top1, found.top5)
     total, top1, top5 = (int(column.sum()) for column in ranks.gathered(counts).T)
     return Accuracy(images=total, top1=top1, top5=top5, split=images.split)

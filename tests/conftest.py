@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gpu_cases import hide_gpus
 from hypothesis import settings
 from rank_cases import RankServer
 
 from logitstore import process
 
 process.prepare()  # as the command line does, and before torch loads
+hide_gpus()
 settings.register_profile("project", deadline=None)  # cores are shared, and some tests compile
 settings.load_profile("project")
 

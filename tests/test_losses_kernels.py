@@ -1,4 +1,7 @@
-"""The Triton kernels of the losses: interpreted on a CPU, compiled for GPUs that need not be here, run where one is."""
+"""The Triton kernels of the losses: interpreted on a CPU, compiled for GPUs that need not be here, run where one is.
+
+In processes of their own: whether Triton interprets kernels or compiles them, it decides on its import.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gpu_cases import has_gpu, run_file
 
 from logitstore.losses import one_pass
 
@@ -16,27 +20,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton is for L
 TESTS = Path(__file__).parent
 
 
-def run_cases(**environment: str) -> None:
-    """In a process of its own: whether Triton interprets kernels or compiles them, it decides on its import."""
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "losses_on_kernels.py"],
-        cwd=TESTS,
-        env={**os.environ, "PYTHONPATH": str(TESTS.parent), **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stdout[-4000:]
-    assert " passed" in run.stdout and " skipped" not in run.stdout
-
-
 def test_interpreted_they_give_the_plain_forms_numbers() -> None:
-    run_cases(TRITON_INTERPRET="1")
+    run_file("losses_on_kernels.py", {"TRITON_INTERPRET": "1"})
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not has_gpu(), reason="needs a GPU")
 def test_on_a_gpu_they_give_the_plain_forms_numbers() -> None:
-    run_cases()
+    run_file("losses_on_kernels.py", {}, gpus=True)
 
 
 COMPILE = """
@@ -78,7 +68,6 @@ def test_they_compile_for_gpus(tmp_path: Path) -> None:
     assert run.stdout.split() == ["loss_kernel", "80", "scale_kernel", "80", "loss_kernel", "90", "scale_kernel", "90"]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU, Triton has a device to run on")
 def test_where_triton_finds_no_device_the_plain_form_is_used() -> None:
     with pytest.warns(UserWarning, match="do not work on cpu .*the plain form is used"):
         assert not one_pass.kernels_work.__wrapped__(torch.device("cpu"))

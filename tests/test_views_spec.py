@@ -178,7 +178,9 @@ def transforms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_own_transform(transforms: str) -> None:
     own = view_spec(f"{transforms}:good", size=16)
     images = [decoded("photo.jpg"), decoded("grey.png")]
-    check_transform(own, images)
+    asked: list[int] = []
+    check_transform(own, (asked.append(i) or images[i % 2] for i in range(1000)))
+    assert asked == [*range(8)]
     renderer = Renderer(own)
     views = np.stack([renderer.render(images[0], seed) for seed in range(20)])
     assert views.shape == (20, 3, 16, 16)
@@ -222,7 +224,7 @@ def test_code_is_never_imported_on_a_manifests_word(transforms: str) -> None:
 
 
 def test_specs_without_transform_pass_the_check() -> None:
-    check_transform(view_spec("tinyvit", size=16), [decoded("tiny.png")])
+    check_transform(view_spec("tinyvit", size=16), map(decoded, ["absent.png"]))  # which is not asked for
 
 
 def test_renderer_refuses_other_arrays() -> None:

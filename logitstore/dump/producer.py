@@ -38,7 +38,6 @@ from logitstore.topk import Fetch, select_topk
 from logitstore.views import ViewSpec, check_transform, view_spec
 
 _DEFAULT_BATCH = {"cpu": 64, "cuda": 256}
-_CHECKED_IMAGES = 8  # on which a user's own transform is tried
 _NO_VIEWS = np.empty((0, 3, 0, 0), np.uint8)
 
 
@@ -107,9 +106,7 @@ class Producer:
             )
         if not self._images.flippable:
             spec = replace(spec, hflip=0.0)
-        if spec.transform is not None:
-            first = range(min(_CHECKED_IMAGES, self._images.num_samples))
-            check_transform(spec, [self._images.pixels(sample) for sample in first])
+        check_transform(spec, map(self._images.pixels, range(len(self._images))))
         return spec
 
     @cached_property

@@ -22,8 +22,6 @@ from logitstore.train.config import TrainConfig
 from logitstore.views import ViewSpec, check_transform, view_spec
 from students.recipes import Recipe
 
-_CHECKED_IMAGES = 8  # on which a user's own transform is tried
-
 
 def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int = 1) -> Feed:
     """Open and check all that a run trains on; nothing is written.
@@ -56,8 +54,7 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
         check_store(store, images, spec)
         num_classes, class_names = store.num_classes, teacher_classes(store)
         images = numbered(images, class_names, num_classes)
-    if spec.transform is not None:
-        check_transform(spec, [images.pixels(sample) for sample in range(min(_CHECKED_IMAGES, len(images)))])
+    check_transform(spec, map(images.pixels, range(len(images))))
     exclusion = None if config.exclude is None else read_exclusion(config.exclude, images)
     if exclusion is not None:
         notes.append(

@@ -1,6 +1,8 @@
 """Draw the pictures of docs/performance.md from the newest results under ``benchmarks/results/``.
 
     python -m benchmarks.plots [--results DIR] [--out docs]
+
+Needs matplotlib.
 """
 
 from __future__ import annotations

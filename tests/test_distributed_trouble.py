@@ -92,9 +92,7 @@ class TestFailures:
         assert skipping.text("err", 0).count("does not decode and is left out") == 1
 
     @pytest.mark.parametrize(("killed", "when"), [(0, "after"), (1, "after"), (1, "before")])
-    def test_a_killed_process_ends_the_other(
-        self, server: RankServer, tmp_path: Path, killed: int, when: str
-    ) -> None:
+    def test_a_killed_process_ends_the_other(self, server: RankServer, tmp_path: Path, killed: int, when: str) -> None:
         """Between two steps, and in one, where the other waits for its gradients."""
         arguments = (*CLOSE, "--out", tmp_path / "run")
         ended = server.run(2, arguments, tmp_path / "log", signal={"rank": killed, when: 3, "name": "SIGKILL"})

@@ -66,7 +66,8 @@ class Watched:
         self._value = value.to("cpu", non_blocking=True)  # from a GPU into page-locked memory
         self._copied = None
         if value.is_cuda:
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            # Who waits sleeps: other threads render views meanwhile.
+            self._copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             self._copied.record(torch.cuda.current_stream(value.device))
 
     def wait(self) -> float:

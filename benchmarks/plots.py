@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs as a file
@@ -71,12 +72,12 @@ def draw_scaling(result: Row, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Draw both pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the results lie")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "docs", help="for the PNGs")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     for question, name, draw in (
         ("throughput", "performance-views.png", draw_views),
         ("scaling", "performance-scaling.png", draw_scaling),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import common, demo, storage
+from benchmarks import common, demo, plots, storage
 from benchmarks.common import Timing
 from benchmarks.measures import views
 
@@ -163,6 +163,22 @@ def test_verdicts_stand_beside_targets(capsys: pytest.CaptureFixture[str]) -> No
         "rate: 2, target at least 2: met",
         "cost: 2, target at most 1: missed",
     ]
+
+
+def test_pictures_are_drawn_from_the_newest_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    speeds = [{"what": name, "images_per_s": 100.0} for name in ("decoding (a ceiling)", "ours", "timm")]
+    costs = [{"samples": n, "write_us": 1.0, "scan_us": 0.1, "private_mib": 20.0} for n in (10_000, 20_000)]
+    for day in ("01", "02"):
+        date = f"2026-01-{day}"
+        for question, found in (("throughput", {"tables": {"views": speeds}}), ("scaling", {"rows": costs})):
+            (tmp_path / f"{date}-{question}.json").write_text(json.dumps({"date": date, **found}))
+    plots.main(["--results", str(tmp_path), "--out", str(tmp_path)])
+    assert capsys.readouterr().out.count("from 2026-01-02-") == 2
+    for name in ("performance-views.png", "performance-scaling.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit, match="holds no result of throughput: run python -m"):
+        plots.main(["--results", str(tmp_path / "none")])
 
 
 def test_a_flipped_bit_is_one_bit(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def run_file(name: str, environment: Mapping[str, str], *, gpus: bool = False) -
         env=variables,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-1000:]
     assert " passed" in run.stdout and " skipped" not in run.stdout

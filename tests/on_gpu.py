@@ -6,6 +6,8 @@ LOGITSTORE_TEST_DEVICE=cpu shows on any machine that the cases themselves are ri
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -119,3 +121,30 @@ def test_from_dump_to_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert train(replace(run, workers=2)).steps == 12  # finds nothing left to do
     found = evaluate(EvalConfig(checkpoint=result.checkpoint, data="digits", device=DEVICE.type))
     assert found.accuracy.images == result.accuracy["images"]
+
+
+if torch.cuda.device_count() > 1 or not ON_GPU:
+
+    @pytest.mark.parametrize("student", ["test_vit", "test_efficientnet"][: 1 + ON_GPU])  # BatchNorm is shared on GPUs
+    def test_processes_take_the_steps_of_one(tmp_path: Path, student: str) -> None:
+        losses = []
+        for world in (1, 2):
+            out = tmp_path / str(world)
+            words = [
+                *("train", "--hard-labels-only", "--student", student, "--subset", "200", "--batch-size", "32"),
+                *("--epochs", "2", "--drop-path", "0", "--log-steps", "1", "--workers", "1", "--dtype", "float32"),
+                *("--device", DEVICE.type, "--out", str(out), "--no-tensorboard"),
+            ]
+            launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
+            root = str(Path(__file__).resolve().parent.parent)
+            done = subprocess.run(
+                [sys.executable, *launch, "-m", "logitstore", *words],
+                env={**os.environ, "PYTHONPATH": root},
+                capture_output=True,
+                text=True,
+                timeout=240,
+            )
+            assert done.returncode == 0, done.stderr[-4000:]
+            losses.append([row["loss"] for row in metrics(out) if row["group"] == "train"])
+        assert len(losses[0]) == 12
+        np.testing.assert_allclose(losses[1], losses[0], rtol=5e-3)

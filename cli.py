@@ -116,6 +116,7 @@ def train(config: str | None, as_json: bool, **options: Any) -> None:
     \b
     Example:
       logitstore train --student tinyvit_21m --store /stores/swin_l-imagenet --data /data/imagenet --epochs 300
+      torchrun --nproc-per-node 8 -m logitstore train --student tinyvit_21m --data /data/imagenet --epochs 300
       logitstore train --config runs/train/tinyvit_21m-imagenet/run.yaml --seed 1 --out runs/train/seed1
     """
     from logitstore.train import TrainConfig

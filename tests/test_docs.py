@@ -31,7 +31,8 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 def commands() -> list[str]:
     lines = [line for _, code in blocks("sh") for line in code.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if line.startswith("logitstore ")]
+    words = [re.sub(r"^torchrun \S+ \d+ -m (?=logitstore )", "", line) for line in lines]
+    return [line for line in words if line.startswith("logitstore ")]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,7 @@ def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_documents_have_commands_and_code() -> None:
     assert len(commands()) >= 8
+    assert any(line.startswith("logitstore dump --teacher swin_l --topk 100") for line in commands()), "under torchrun"
     assert len(blocks("python")) >= 4
 
 

@@ -1,4 +1,5 @@
-"""Where and in which precision a model runs: device, dtype, autocast, normalisation, and a private random state.
+"""Where and in which precision a model runs: device, dtype, autocast, normalisation, copies back from the device, and a
+private random state.
 
 Nothing here changes a global setting of torch: neither its thread count nor its generators.
 """
@@ -6,7 +7,7 @@ Nothing here changes a global setting of torch: neither its thread count nor its
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -127,6 +128,34 @@ class Compute:
             batch_size=batch_size or _DEFAULT_BATCH.get(where.type, 64),
             workers=workers or default_workers(where),
         )
+
+
+class Arriving:
+    """Tensors on their way to the machine's memory: they set out at once, and any thread may wait for them.
+
+    Args:
+        tensors: by name, at least one, all on one device; computed or under way on the stream that is current in the
+            calling thread.
+    """
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        # Copies that need not wait land in page-locked memory, which torch takes by itself.
+        self._tensors = {name: tensor.to("cpu", non_blocking=True) for name, tensor in tensors.items()}
+        self._device = next(iter(tensors.values())).device
+        self._event: torch.cuda.Event | None = None
+        if self._device.type == "cuda":
+            # Who waits for it sleeps, instead of asking again and again: other threads render views meanwhile.
+            event: torch.cuda.Event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            event.record(torch.cuda.current_stream(self._device))
+            self._event = event
+
+    def wait(self) -> dict[str, torch.Tensor]:
+        """The tensors; waits for what the device was asked before them, not for what came after."""
+        if self._event is not None:
+            # The first GPU is a new thread's present one: waiting would take memory there, whatever is waited for.
+            with torch.cuda.device(self._device):
+                self._event.synchronize()
+        return self._tensors
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from logitstore.device import Arriving
 from logitstore.errors import InputError, NonFiniteError
 
 
@@ -56,23 +57,13 @@ class Fetch:
     """
 
     def __init__(self, selected: TopK) -> None:
-        # Copies that need not wait land in page-locked memory, which torch takes by itself.
-        self._arrived = {name: tensor.to("cpu", non_blocking=True) for name, tensor in vars(selected).items()}
-        self._device = selected.bad_B.device
-        self._event: torch.cuda.Event | None = None
-        if self._device.type == "cuda":
-            event: torch.cuda.Event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            event.record(torch.cuda.current_stream(self._device))
-            self._event = event  # who waits for it sleeps, instead of asking again and again
+        self._arriving = Arriving(vars(selected))
 
     def numpy(self) -> dict[str, NDArray[Any]]:
         """What ``TopK.numpy`` gives, and raises."""
-        if self._event is not None:
-            # The first GPU is a new thread's present one: waiting would take memory there, whatever is waited for.
-            with torch.cuda.device(self._device):
-                self._event.synchronize()
-        _require_finite(self._arrived["bad_B"])
-        return {name: tensor.numpy() for name, tensor in self._arrived.items() if name != "bad_B"}
+        arrived = self._arriving.wait()
+        _require_finite(arrived["bad_B"])
+        return {name: tensor.numpy() for name, tensor in arrived.items() if name != "bad_B"}
 
 
 def select_topk(logits_BC: Tensor, topk: int, floor: float = 0.0, *, check: bool = True) -> TopK:

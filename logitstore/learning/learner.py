@@ -20,11 +20,11 @@ from timm.utils import ModelEmaV3, dispatch_clip_grad
 from torch import Tensor, nn
 
 from logitstore.cards import Preprocessing
-from logitstore.device import autocast, normalise, seeded
+from logitstore.device import Arriving, autocast, normalise, seeded
 from logitstore.distributed import Ranks
 from logitstore.errors import NonFiniteError
 from logitstore.learning.criterion import Coefficients, Criterion, Parts, Targets
-from logitstore.learning.step import Placed, StepLoss, Watched
+from logitstore.learning.step import Placed, StepLoss
 from logitstore.loader import Batch
 from logitstore.optim import create_optimizer, create_schedule, peak_rate
 from students.recipes import Recipe
@@ -85,7 +85,7 @@ class Learner:
         self._ema = None
         if recipe.ema_decay is not None:
             self._ema = ModelEmaV3(self.model, decay=recipe.ema_decay, use_warmup=True)
-        self._last_loss: Watched | None = None
+        self._last_loss: Arriving | None = None
         self._replica: nn.Module | None = None
 
     @property
@@ -157,7 +157,7 @@ class Learner:
         loss = StepLoss(parts=whole, coefficients=known, total=known.join(whole))
         self._update()
         self.require_finite()
-        self._last_loss = Watched(loss.total)
+        self._last_loss = Arriving({"loss": loss.total})
         return loss
 
     def _shared_model(self) -> nn.Module:
@@ -219,7 +219,7 @@ class Learner:
         Raises:
             NonFiniteError: the last loss that ``train_step`` returned is one.
         """
-        last = 0.0 if self._last_loss is None else self._last_loss.wait()
+        last = 0.0 if self._last_loss is None else float(self._last_loss.wait()["loss"])
         if not isfinite(last):
             raise NonFiniteError(
                 f"The loss is {last} at step {self.step}: lower {self._rate_option}, lengthen "

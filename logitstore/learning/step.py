@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from logitstore.learning.criterion import Coefficients, Parts, Targets
@@ -57,21 +56,3 @@ class Placed:
     def weight(self) -> float:
         """Sum of the weights of its rows."""
         return float(self.batch.weight_B.sum())
-
-
-class Watched:
-    """A number on its way from the device."""
-
-    def __init__(self, value: Tensor) -> None:
-        self._value = value.to("cpu", non_blocking=True)  # from a GPU into page-locked memory
-        self._copied = None
-        if value.is_cuda:
-            # Who waits sleeps: other threads render views meanwhile.
-            self._copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            self._copied.record(torch.cuda.current_stream(value.device))
-
-    def wait(self) -> float:
-        """The number; waits for what the device was asked before it, not for what came after."""
-        if self._copied is not None:
-            self._copied.synchronize()
-        return float(self._value)

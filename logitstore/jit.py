@@ -7,9 +7,11 @@ numba keys what it keeps by the file a kernel stands in. Who edits a kernel that
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from numba import njit
+import numpy as np
+from numba import config, njit
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -23,3 +25,8 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile into every kernel that calls it: for small steps inside loops, where a call costs more than the step."""
     return njit(nogil=True, forceinline=True)(function)  # type: ignore[no-any-return]
+
+
+def wrapping() -> AbstractContextManager[object]:
+    """For calls of kernels: with the JIT off, numpy's scalars wrap around as compiled ones do, but would warn."""
+    return np.errstate(over="ignore") if config.DISABLE_JIT else nullcontext()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore import pcg
-from logitstore.jit import kernel
+from logitstore.jit import kernel, wrapping
 
 _absorb = kernel(pcg.absorb)
 _ONE, _32 = np.uint64(1), np.uint64(32)
@@ -19,7 +19,7 @@ def visited(order: pcg.VisitOrder, start: int, stop: int) -> NDArray[np.int64]:
     """Sample numbers at positions ``start`` to ``stop``: what ``order.samples`` gives for them, faster."""
     sample_B = np.empty(stop - start, np.int64)
     keys = np.array(order.keys, np.uint64)
-    with np.errstate(over="ignore"):  # the JIT off: numpy's scalars wrap around as they should, but would warn
+    with wrapping():
         _visit(keys, order.half_bits, np.uint64(order.num_samples), np.uint64(start), sample_B)
     return sample_B
 

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
-from numba import config
 from numpy.typing import NDArray
+
+from logitstore.jit import wrapping
 
 
 class _Arena(threading.local):
@@ -28,16 +29,9 @@ def with_arena(attempt: Callable[..., int], *arguments: object) -> None:
 
     The kernel returns how many words it needs before it writes anything, or does its work and returns 0.
     """
-    if config.DISABLE_JIT:
-        with np.errstate(over="ignore"):  # numpy's scalars wrap around as wanted, but would warn
-            _run(attempt, arguments)
-    else:
-        _run(attempt, arguments)
-
-
-def _run(attempt: Callable[..., int], arguments: tuple[object, ...]) -> None:
-    while needed := attempt(*arguments, _arena.words, _arena.read):
-        _arena.grow(needed)
+    with wrapping():
+        while needed := attempt(*arguments, _arena.words, _arena.read):
+            _arena.grow(needed)
 
 
 def flat(array: NDArray[np.uint8]) -> NDArray[np.uint8]:

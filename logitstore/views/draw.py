@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
-from numba import config
 from numpy.typing import NDArray
 
-from logitstore.jit import kernel
+from logitstore.jit import kernel, wrapping
 from logitstore.views.plan import CODES, COUNT, FLIP, HEIGHT, LEFT, OPERANDS, TOP, WIDTH
 from logitstore.views.spec import OPERATIONS, ViewSpec
 from logitstore.views.stages import draw_crop, draw_erasing, draw_flip, draw_jitter, draw_layers, operand
@@ -120,12 +119,8 @@ class Drawer:
     def plan(self, seed: int, height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The parameters of one view as kernels take them: see ``plan``."""
         plan, operands = np.empty(CODES + self._most, np.int64), np.empty(OPERANDS + self._most)
-        arguments = (np.uint64(seed), height, width, self._field, self._codes, self._tables_4, plan, operands)
-        if config.DISABLE_JIT:
-            with np.errstate(over="ignore"):  # numpy's scalars wrap around as PCG wants, but would warn
-                draw_view(*arguments)
-        else:
-            draw_view(*arguments)
+        with wrapping():
+            draw_view(np.uint64(seed), height, width, self._field, self._codes, self._tables_4, plan, operands)
         return plan, operands
 
     def draw(self, seed: int, height: int, width: int) -> ViewParams:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.errors import ViewError
-from logitstore.jit import kernel
+from logitstore.jit import kernel, wrapping
 from logitstore.pcg import pair_seeds
 from logitstore.views.spec import ViewSpec
 from logitstore.views.stages import BOX, MIX, draw_beta, next_unit, start
@@ -75,7 +75,7 @@ def draw_pair(spec: ViewSpec, pair_seed: int) -> PairMix | None:
     if not spec.mixes:
         return None
     tables = load_tables()
-    with np.errstate(over="ignore"):
+    with wrapping():
         kind, own, vertical, horizontal = _draw_pair(
             np.uint64(pair_seed), spec.mix_prob, spec.mix_switch, spec.mixup, spec.cutmix, tables.log2, tables.exp2
         )

@@ -27,6 +27,7 @@ DTYPES = {
     "fp16": torch.float16,
 }
 _DEFAULT_BATCH = {"cpu": 64, "cuda": 256}
+_LAUNCHED_ALIKE = "TORCHELASTIC_RUN_ID"  # set by torchrun, which shows the same GPUs to all
 TORCH_DOMAIN = 0x746F7263  # "torc": first word of the hashes that seed torch's generator
 
 
@@ -59,6 +60,8 @@ def _own_gpu(device: torch.device, launch: Launch) -> torch.device:
             "own."
         )
     found = torch.cuda.device_count()
+    if found == 1 and _LAUNCHED_ALIKE not in os.environ:
+        return torch.device("cuda", 0)  # whoever started the processes gave each a GPU, and shows it no other
     if 0 < found < launch.local_world:
         raise InputError(
             f"There are {launch.local_world} processes on this machine, but {found} GPUs: start as many processes as "

@@ -26,7 +26,7 @@ from logitstore.launch import Launch
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(minutes=30)  # for the others, who may be reading a large data set
+_PATIENCE = timedelta(hours=2)  # for the others: one may be looking at every file of a large data set
 _ENDED = (
     "Another process of this run ended; what is done is kept, and the same command goes on from the last checkpoint."
 )

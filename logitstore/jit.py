@@ -1,25 +1,46 @@
 """How kernels are compiled: without the GIL, and kept on disk between runs where there is a place to keep them.
 
-numba keys what it keeps by the file a kernel stands in. Who edits a kernel that another file compiles in
-(``tables``, ``pcg``, ``turn``, ...) removes that file's ``__pycache__`` too.
+numba keeps machine code for as long as the file is unchanged that a kernel stands in. But kernels are compiled into
+those of other files, which would then go on with what was there before. So the code is kept for as long as no file
+with kernels has changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import config, njit
 
 
+SOURCES = ("jit.py", "pcg.py", "images/window.py", "store/kernels.py", "views/*.py")
+"""Where kernels stand, and what they are made of."""
+
+
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile on first call; strict IEEE arithmetic, no parallelism of its own, the GIL released."""
+    if config.DISABLE_JIT:
+        return function
     try:
-        return njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        compiled = njit(nogil=True, cache=True)(function)
+        file = compiled._cache._cache_file
+        file._source_stamp = (*file._source_stamp, sources_digest())
+    except (RuntimeError, AttributeError):  # nowhere to write, or a numba that keeps code in another way
         return njit(nogil=True)(function)  # type: ignore[no-any-return]
+    return compiled  # type: ignore[no-any-return]
+
+
+@cache
+def sources_digest() -> str:
+    """A hash of all files with kernels, hexadecimal."""
+    package = Path(__file__).parent
+    files = (file for pattern in SOURCES for file in sorted(package.glob(pattern)))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:

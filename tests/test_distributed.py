@@ -151,14 +151,27 @@ def test_processes_share_the_cores_of_a_machine(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     ("name", "gpus", "sentence"),
-    [("cuda:1", 4, "is one GPU for 4 processes: give --device cuda"), ("cuda", 2, "4 processes .* but 2 GPUs")],
+    [
+        ("cuda:1", 4, "is one GPU for 4 processes: give --device cuda"),
+        ("cuda", 2, "4 processes .* but 2 GPUs"),
+        ("cuda", 1, "4 processes .* but 1 GPUs"),
+    ],
 )
 def test_each_process_takes_a_gpu_of_its_own(
     monkeypatch: pytest.MonkeyPatch, name: str, gpus: int, sentence: str
 ) -> None:
-    for variable, value in (("RANK", "1"), ("WORLD_SIZE", "4")):
+    for variable, value in (("RANK", "1"), ("WORLD_SIZE", "4"), ("TORCHELASTIC_RUN_ID", "x")):
         monkeypatch.setenv(variable, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     with pytest.raises(InputError, match=sentence):
         resolve_device(name)
     assert resolve_device("cpu") == torch.device("cpu")
+
+
+def test_a_process_that_sees_one_gpu_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    for variable, value in (("RANK", "1"), ("WORLD_SIZE", "4")):
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)  # whether it works is asked of it
+    assert resolve_device("cuda") == torch.device("cuda", 0)

@@ -56,6 +56,23 @@ def test_it_equals_the_plain_form(seed, batch, classes, block, temperature, dtyp
     assert not found_BC[weight_B == 0].any()
 
 
+@pytest.mark.parametrize("gap", [60.0, 300.0])
+def test_a_student_that_rules_out_what_the_teacher_kept(gap: float) -> None:
+    """At a gap of 60 the softmax of kept classes has lost its digits, at 300 it is 0; the loss has not."""
+    index_BK, prob_BK = torch.tensor([[3, 5], [1, CLASSES]]), torch.tensor([[0.6, 0.3], [0.9, 0.0]])
+    tail_B = torch.tensor([0.1, 0.1])
+    logits_BC = random_logits(0, 2, CLASSES).detach().float()
+    logits_BC[0, [3, 5]] -= gap
+    logits_BC[1, 1] -= gap
+    exact_BC = logits_BC.double().requires_grad_()
+    expected = soft_target_cross_entropy(exact_BC, index_BK, prob_BK, tail_B)
+    (expected_BC,) = torch.autograd.grad(expected, exact_BC)
+    found = soft_target_cross_entropy(logits_BC.requires_grad_(), index_BK, prob_BK, tail_B)
+    (found_BC,) = torch.autograd.grad(found, logits_BC)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(found_BC.double(), expected_BC, rtol=1e-5, atol=1e-7)
+
+
 def test_many_classes_in_several_blocks():
     records = make_records(3, 70, 100, 21_841)
     exact_BC = random_logits(3, 70, 21_841)

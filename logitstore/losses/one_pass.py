@@ -26,8 +26,11 @@ from torch.autograd.graph import increment_version
 from logitstore.losses.plain import weighted_mean
 from logitstore.losses.sparse import Rows, SparseTarget, plain_rows
 
-_BLOCK = 1 << 19
-"""Logits worked on at a time on a CPU: two such blocks of float32 stay in its caches."""
+_BLOCK = 1 << 21
+"""Logits worked on at a time on a CPU: 8 MiB of float32, so that the last cache holds them, and each operation has
+enough to do for waking up the threads that share it."""
+_CLEAR = 1e-30
+"""A probability from which a logarithm can be taken: far above where float32 runs out of digits."""
 
 
 def takes(logits_BC: Tensor) -> bool:
@@ -122,17 +125,21 @@ def _by_blocks(logits_BC: Tensor, rows: Rows, gradient_BC: Tensor | None) -> Ten
     total = rows.weight_B.sum()
     share_B = rows.weight_B / torch.where(total > 0, total, 1.0)
     loss = torch.zeros((), dtype=torch.float32)
-    size = max(1, _BLOCK // num_classes)
+    copied = logits_BC.dtype != torch.float32 or rows.temperature != 1  # which takes a second block
+    size = max(1, _BLOCK // (2 if copied else 1) // num_classes)
     scratch_BC = torch.empty(min(size, batch), num_classes)
+    copy_BC = torch.empty_like(scratch_BC) if copied else scratch_BC[:0]
     for part in (slice(start, start + size) for start in range(0, batch, size)):
         index_BK, residual_B, counts_B = target.index_BK[part], target.residual_B[part], rows.weight_B[part] > 0
-        z_BC = logits_BC[part].float()
+        z_BC = logits_BC[part]
+        if copied:
+            z_BC = copy_BC[: len(z_BC)].copy_(z_BC)
         if rows.temperature != 1:
-            z_BC = z_BC / rows.temperature
+            z_BC /= rows.temperature
         softmax_BC = torch.softmax(z_BC, 1, out=scratch_BC[: len(z_BC)])
-        # lse(z) - max(z), from the softmax at the maximum: no second exponential.
-        lse_B = z_BC.amax(1) - softmax_BC.amax(1).log()
-        loss_B = mass_B[part] * lse_B - (z_BC.gather(1, index_BK) * excess_BK[part]).sum(1) - residual_B * z_BC.sum(1)
+        z_BK = z_BC.gather(1, index_BK)
+        lse_B = _log_sum_exp(z_BC, z_BK, softmax_BC, index_BK)
+        loss_B = mass_B[part] * lse_B - (z_BK * excess_BK[part]).sum(1) - residual_B * z_BC.sum(1)
         if rows.entropy_B is not None:
             # Rounding alone can make a divergence negative. Its gradient stays what it is.
             loss_B = (loss_B - rows.entropy_B[part]).clamp_(min=0)
@@ -142,10 +149,24 @@ def _by_blocks(logits_BC: Tensor, rows: Rows, gradient_BC: Tensor | None) -> Ten
             scale_B = share_B[part] * rows.temperature
             softmax_BC.mul_((mass_B[part] * scale_B)[:, None])
             softmax_BC.scatter_add_(1, index_BK, excess_BK[part] * -scale_B[:, None])
-            torch.sub(softmax_BC, (residual_B * scale_B)[:, None], out=gradient_BC[part])
+            if copied:  # ``out`` of another type would take one more block
+                gradient_BC[part] = softmax_BC.sub_((residual_B * scale_B)[:, None])
+            else:
+                torch.sub(softmax_BC, (residual_B * scale_B)[:, None], out=gradient_BC[part])
             if not all_count:
                 gradient_BC[part].masked_fill_(~counts_B[:, None], 0.0)
     return loss
+
+
+def _log_sum_exp(z_BC: Tensor, z_BK: Tensor, softmax_BC: Tensor, index_BK: Tensor) -> Tensor:
+    """log sum_c exp z_c = z_j - log softmax(z)_j for any class j, without a second exponential.
+
+    The most probable of some classes will do, unless none of a row is probable at all: then the most probable of all.
+    """
+    probable_B, best_B = softmax_BC.gather(1, index_BK).max(1)
+    if bool((probable_B > _CLEAR).all()):
+        return z_BK.gather(1, best_B[:, None])[:, 0] - probable_B.log()
+    return z_BC.amax(1) - softmax_BC.amax(1).log()
 
 
 @cache

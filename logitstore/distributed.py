@@ -26,6 +26,7 @@ from logitstore.launch import Launch
 
 T = TypeVar("T")
 
+_MEETING = timedelta(minutes=10)  # for all to come
 _PATIENCE = timedelta(hours=2)  # for the others: one may be looking at every file of a large data set
 _ENDED = (
     "Another process of this run ended; what is done is kept, and the same command goes on from the last checkpoint."
@@ -177,17 +178,20 @@ def joined(launch: Launch | None = None) -> Iterator[Ranks]:
     if launch.world == 1:
         yield ranks
         return
-    ours = not distributed.is_initialized()
+    ours, finished = not distributed.is_initialized(), False
     if ours:
         _connect(launch)
     try:
         yield ranks
+        finished = True
     except RuntimeError as exc:
         if not _is_lost_connection(exc):
             raise
         raise PeerError(_ENDED if ranks.is_main else "") from exc
-    if ours:  # after a failure there may be nobody left to say goodbye to
-        distributed.destroy_process_group()
+    finally:
+        # Gloo's threads must end before the interpreter does. NCCL may wait for processes that are no more.
+        if ours and (finished or not torch.cuda.is_available()):
+            distributed.destroy_process_group()
 
 
 def _connect(launch: Launch) -> None:
@@ -203,7 +207,10 @@ def _connect(launch: Launch) -> None:
         if launch.local_rank < torch.cuda.device_count():
             torch.cuda.set_device(launch.local_rank)  # where NCCL looks
     try:
-        distributed.init_process_group(backend, rank=launch.rank, world_size=launch.world, timeout=_PATIENCE)
+        meeting = distributed.rendezvous("env://", rank=launch.rank, world_size=launch.world, timeout=_MEETING)
+        store, rank, world = next(meeting)
+        store.set_timeout(_PATIENCE)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as exc:
         reason = str(exc).strip().splitlines()[0][:200]
         raise InputError(

@@ -71,9 +71,10 @@ class TestOneProcessAFolder:
         holder.wait()
         assert command(*arguments).exit_code == 0
 
-    def test_a_store_is_no_folder_for_a_run(self, tmp_path: Path) -> None:
-        (tmp_path / "zarr.json").write_text("{}")
-        with pytest.raises(InputError, match=r"is a store, and a run needs a folder of its own: .* --out\."):
+    @pytest.mark.parametrize(("file", "is_what"), [("zarr.json", "is a store"), ("pack.json", "holds packed images")])
+    def test_what_holds_something_else_is_no_folder_for_a_run(self, tmp_path: Path, file: str, is_what: str) -> None:
+        (tmp_path / file).write_text("{}")
+        with pytest.raises(InputError, match=rf"{is_what}, and a run needs a folder of its own: .* --out\."):
             RunFolder(tmp_path, {}, {}).load(fresh=True)
 
     def test_a_run_that_failed_lets_go(self, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import torch
 
 from logitstore.cards import weights_path, write_atomically
 from logitstore.errors import InputError, MismatchError
+from logitstore.images.packed import is_packed
 from logitstore.learning.runfile import as_yaml
 from logitstore.locks import take
 
@@ -55,11 +56,15 @@ class RunFolder:
 
         Raises:
             MismatchError: the folder holds a run of another configuration; both are shown where they differ.
-            InputError: the checkpoint cannot be read, the folder is a store or holds a model of something else, or
-                another process is training in it.
+            InputError: the checkpoint cannot be read, the folder is a store, or holds packed images or a model of
+                something else, or another process is training in it.
         """
         if (self.path / "zarr.json").exists():
             raise InputError(f"{self.path} is a store, and a run needs a folder of its own: choose another with --out.")
+        if is_packed(self.path):
+            raise InputError(
+                f"{self.path} holds packed images, and a run needs a folder of its own: choose another with --out."
+            )
         self._take(make=False)
         self._loaded = self._stamp()
         if self.weights.exists() and not self._description.exists():

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from logitstore.errors import InputError, PeerError
@@ -207,7 +208,7 @@ def _connect(launch: Launch) -> None:
         if launch.local_rank < torch.cuda.device_count():
             torch.cuda.set_device(launch.local_rank)  # where NCCL looks
     try:
-        meeting = distributed.rendezvous("env://", rank=launch.rank, world_size=launch.world, timeout=_MEETING)
+        meeting = rendezvous("env://", rank=launch.rank, world_size=launch.world, timeout=_MEETING)
         store, rank, world = next(meeting)
         store.set_timeout(_PATIENCE)
         distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=_PATIENCE)

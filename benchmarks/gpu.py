@@ -84,13 +84,7 @@ class Benchmark:
 
     def views(self) -> tuple[Row, list[Row]]:
         """What one core gives: how many of them a GPU needs."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            packed = views.pack_jpegs(self._blobs, self._folder / "views")
-            return views.measure(self._blobs, packed, source=self.source, repeats=self._sizes.repeats)
-        finally:
-            torch.set_num_threads(before)
+        return views.measure(self._blobs, self._folder / "views", source=self.source, repeats=self._sizes.repeats)
 
     def dump(self) -> tuple[Row, list[Row]]:
         """Dump from packed images against inference alone, through the first teacher."""

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs as a file
 
 from benchmarks.common import SHARED_DATA, Row, arguments, finish, hardware, print_table, print_verdicts
@@ -107,15 +105,9 @@ class Benchmark:
         return views.load_jpegs(images, limit=self._sizes.view_images)
 
     def views(self) -> tuple[Row, list[Row]]:
-        """View replay on one thread, torch included; the number of threads is put back."""
+        """View replay on one thread."""
         blobs, source = self._jpegs
-        packed = views.pack_jpegs(blobs, self._folder / "views")
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return views.measure(blobs, packed, source=source, repeats=self._sizes.repeats)
-        finally:
-            torch.set_num_threads(before)
+        return views.measure(blobs, self._folder / "views", source=source, repeats=self._sizes.repeats)
 
     def dump(self) -> tuple[Row, list[Row]]:
         """Dump from packed images against inference alone."""

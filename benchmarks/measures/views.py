@@ -130,18 +130,29 @@ def pack_jpegs(blobs: list[bytes], folder: Path, *, classes: int = 1) -> Path:
     return packed
 
 
-def measure(blobs: list[bytes], packed: Path, *, source: str, repeats: int) -> tuple[Row, list[Row]]:
+def measure(blobs: list[bytes], folder: Path, *, source: str, repeats: int) -> tuple[Row, list[Row]]:
     """Time decoding alone, our replay from the JPEGs and from packed images, and timm's transform.
+
+    Torch works with one thread; afterwards with as many as before.
 
     Args:
         blobs: the JPEGs.
-        packed: the same images, packed.
+        folder: where to pack them.
         source: what to call them.
         repeats: rounds that count.
 
     Returns:
         the summary fields and the rows of the table.
     """
+    packed, before = pack_jpegs(blobs, folder), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _measure(blobs, packed, source, repeats)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measure(blobs: list[bytes], packed: Path, source: str, repeats: int) -> tuple[Row, list[Row]]:
     print(f"\nViews at {SIZE} px from {source}, one thread; decode included on every side.")
     mended = mend_timm_posterize()
     if mended:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from rank_cases import RankServer
 
 from logitstore import process
 
+# A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 process.prepare()  # as the command line does, and before torch loads
 hide_gpus()
 settings.register_profile("project", deadline=None)  # cores are shared, and some tests compile

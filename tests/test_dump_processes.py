@@ -187,7 +187,7 @@ def test_torchrun_gives_the_store_of_one_process(reference: Path) -> None:
 @pytest.mark.parametrize("kills", [10, pytest.param(60, marks=pytest.mark.slow)])
 def test_kills_at_random_moments(reference: Path, start: Start, kills: int) -> None:
     """SIGKILL again and again, then one run to the end: the same bytes, and nothing left over."""
-    epochs = max(6, 2 * kills // 5)  # more shards than are made between the kills
+    epochs = max(8, kills)  # more shards than are made between the kills
     target = config(reference, f"killed {kills} times", epochs=epochs, workers=2)
     whole = config(reference, f"{epochs} epochs", epochs=epochs)
     dump(whole)

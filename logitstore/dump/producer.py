@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.metadata import version
-from itertools import starmap
+from itertools import product, starmap
 from pathlib import Path
 
 import numpy as np
@@ -171,8 +171,7 @@ class Producer:
         stored = self._stored()
         if stored is not None:
             stored.manifest.require_same(self.manifest, where=str(self.path))
-        shards = range(self.manifest.num_shards)
-        if stored is None or not all(stored.is_committed(epoch, shard) for epoch in epochs for shard in shards):
+        if stored is None or not set(product(epochs, range(self.manifest.num_shards))) <= stored.committed():
             self._check_images()
             if self._config.compile:
                 with self.at_work():

@@ -156,13 +156,14 @@ def _find_store(config: TrainConfig, images: ImageSet) -> tuple[Store, ImageSet]
 
 def _visited_epochs(store: Store, recipe: Recipe, notes: list[str]) -> tuple[int, ...]:
     """The stored epochs that the run goes through, again and again where it is longer; none of them has a gap."""
-    begun = sorted({epoch for epoch, _ in store.committed()})
+    committed = store.committed()
+    begun = sorted({epoch for epoch, _ in committed})
     visited, complete = begun[: recipe.epochs], store.complete_epochs()
     if not begun:
         raise IncompleteError(f"The store at {store.path} holds no shard yet: run logitstore dump again to make them.")
     for place, epoch in enumerate(visited):
         if epoch not in complete:
-            missing = [shard for shard in range(store.num_shards) if not store.is_committed(epoch, shard)]
+            missing = [shard for shard in range(store.num_shards) if (epoch, shard) not in committed]
             raise IncompleteError(
                 f"Epoch {epoch} of the store at {store.path} lacks {len(missing)} of {store.num_shards} shards, number "
                 f"{missing[0]} first: run logitstore dump again to make what is missing"

@@ -42,6 +42,7 @@ _DUMP = (
     option("--store", help="Where the store lies or will lie.  [default: runs/dump/TEACHER-DATA]"),
     option("--epochs", type=count, help="Epochs that the store holds; may grow later.  [default: 4 on digits]"),
     option("--floor", default=1e-3, help="Classes less probable than this are not kept; 0 keeps all."),
+    option("--mass", default=1.0, help="Only the fewest classes that hold this probability are kept; 1 keeps all."),
     option(
         "--values", default="q8", type=click.Choice(["q8", "f16"]), help="Log-probabilities: 1/8-nat steps or float16."
     ),

@@ -18,6 +18,9 @@ from torch import Tensor
 from logitstore.device import Arriving
 from logitstore.errors import InputError, NonFiniteError
 
+_UNITS = 1 << 40
+"""Probabilities are added up in parts of this size, which is well below the rounding of a logit."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TopK:
@@ -66,13 +69,15 @@ class Fetch:
         return {name: tensor.numpy() for name, tensor in arrived.items() if name != "bad_B"}
 
 
-def select_topk(logits_BC: Tensor, topk: int, floor: float = 0.0, *, check: bool = True) -> TopK:
-    """Keep each view's ``topk`` most probable classes whose probability is at least ``floor``, and the first anyhow.
+def select_topk(logits_BC: Tensor, topk: int, floor: float = 0.0, mass: float = 1.0, *, check: bool = True) -> TopK:
+    """Keep each view's first classes: until they hold ``mass``, down to ``floor``, at most ``topk``, and one anyhow.
 
     Args:
         logits_BC: of any floating dtype; worked on as float32.
         topk: K, 1 to C.
         floor: least probability of a class that is kept; 0 keeps K classes.
+        mass: a class is kept only while those before it hold less than this probability together, so the kept ones are
+            the fewest that reach it; 1 keeps K classes.
         check: whether to look at once if all logits are finite, for which a GPU must have computed them; otherwise
             ``numpy`` looks.
 
@@ -95,12 +100,19 @@ def select_topk(logits_BC: Tensor, topk: int, floor: float = 0.0, *, check: bool
     index_BK = _first_by_keys(logits_BC, topk) if logits_BC.is_cuda else _first_by_candidates(logits_BC, topk)
     logp_BK = logits_BC.gather(1, index_BK) - logz_B[:, None]
     keep_BK = logp_BK >= (math.log(floor) if floor > 0 else -math.inf)
+    if mass < 1:
+        keep_BK[:, 1:] &= _held(logp_BK)[:, :-1] < round(mass * _UNITS)
     keep_BK[:, 0] = True
     logp_BK = logp_BK.masked_fill(~keep_BK, -math.inf)
     # Classes below the floor go to the tail, so the cut moves up: they are left out of what is taken away.
     kept_logits_BK = torch.where(keep_BK, -math.inf, logits_BC.gather(1, index_BK))
     tail_B = logits_BC.scatter(1, index_BK, kept_logits_BK).logsumexp(1) - logz_B
     return TopK(index_BK=index_BK, logp_BK=logp_BK, kept_B=keep_BK.sum(1), tail_B=tail_B, logz_B=logz_B, bad_B=bad_B)
+
+
+def _held(logp_BK: Tensor) -> Tensor:
+    """int64: the probability of each class and those before it. Whole numbers, so no order of adding changes a cut."""
+    return (logp_BK.double().exp() * _UNITS).nan_to_num().round().long().cumsum(1)
 
 
 def _require_finite(bad_B: Tensor) -> None:

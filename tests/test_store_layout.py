@@ -53,6 +53,8 @@ def test_a_chunk_of_a_hundred_thousand_classes_stays_small() -> None:
         {"topk": 12},
         {"floor": 1.0},
         {"floor": -0.1},
+        {"mass": 0.0},
+        {"mass": 1.1},
         {"values": "f32"},
         {"run_seed": -1},
         {"run_seed": 1 << 64},
@@ -78,6 +80,7 @@ def test_store_id_leaves_out_versions_and_capacity_and_nothing_else() -> None:
     for name, value in {
         "run_seed": 8,
         "floor": 0.01,
+        "mass": 0.9,
         "logz": True,
         "view": {},
         "teacher": {},
@@ -96,9 +99,20 @@ def test_store_id_does_not_depend_on_the_python_types_of_its_values() -> None:
     other = replace(SMALL, view={"size": np.int64(32), "name": "crop_flip"}, floor=np.float64(0.001))
     assert other.store_id == SMALL.store_id
     assert replace(SMALL, floor=0).store_id == replace(SMALL, floor=0.0).store_id
+    assert replace(SMALL, mass=1).store_id == SMALL.store_id
 
 
-@pytest.mark.parametrize("manifest", [SMALL, DENSE], ids=["q8", "f16"])
+def test_a_manifest_without_a_cut_by_mass_says_nothing_of_it() -> None:
+    assert "mass" not in SMALL.to_dict()
+    with pytest.raises(FormatError, match="leaving it out"):
+        Manifest.from_dict({**SMALL.to_dict(), "mass": 1.0})
+    with pytest.raises(FormatError, match="cannot have"):
+        Manifest.from_dict({**SMALL.to_dict(), "mass": "all"})
+
+
+@pytest.mark.parametrize(
+    "manifest", [SMALL, DENSE, replace(SMALL, mass=0.95)], ids=["q8", "f16", "mass"]
+)
 def test_manifest_survives_json(manifest: Manifest) -> None:
     again = Manifest.from_dict(json.loads(canonical_json(manifest.to_dict())))
     assert again == manifest

@@ -98,6 +98,7 @@ def test_info(store: Store) -> None:
         "store_id": m.store_id,
         "values": m.values,
         "floor": m.floor,
+        "mass": 1.0,
         "teacher": m.teacher,
         "dataset": m.dataset,
         "view": m.view,

@@ -16,7 +16,9 @@ from logitstore.errors import InputError, NonFiniteError
 from logitstore.topk import Fetch, TopK, _first_by_candidates, _first_by_keys, select_topk
 
 
-def reference(logits_BC: NDArray[np.float64], topk: int, floor: float) -> dict[str, NDArray[np.generic]]:
+def reference(
+    logits_BC: NDArray[np.float64], topk: int, floor: float, mass: float = 1.0
+) -> dict[str, NDArray[np.generic]]:
     """The same selection in float64, by a full sort of (logit descending, class ascending)."""
     num_views, num_classes = logits_BC.shape
     classes = np.arange(num_classes)
@@ -25,6 +27,8 @@ def reference(logits_BC: NDArray[np.float64], topk: int, floor: float) -> dict[s
     logz = np.log(np.exp(logits_BC - top).sum(1)) + top[:, 0]
     logp = np.take_along_axis(logits_BC, index, 1) - logz[:, None]
     keep = logp >= (math.log(floor) if floor else -math.inf)
+    if mass < 1:
+        keep &= np.cumsum(np.exp(logp), axis=1) - np.exp(logp) < mass
     keep[:, 0] = True
     tail = np.full(num_views, -math.inf)
     for row in range(num_views):
@@ -34,9 +38,9 @@ def reference(logits_BC: NDArray[np.float64], topk: int, floor: float) -> dict[s
     return {"index": index, "logp": np.where(keep, logp, -math.inf), "kept": keep.sum(1), "tail": tail, "logz": logz}
 
 
-def check(logits_BC: NDArray[np.float32], topk: int, floor: float) -> TopK:
-    found = select_topk(torch.from_numpy(logits_BC), topk, floor)
-    wanted = reference(logits_BC.astype(np.float64), topk, floor)
+def check(logits_BC: NDArray[np.float32], topk: int, floor: float, mass: float = 1.0) -> TopK:
+    found = select_topk(torch.from_numpy(logits_BC), topk, floor, mass)
+    wanted = reference(logits_BC.astype(np.float64), topk, floor, mass)
     np.testing.assert_array_equal(found.index_BK.numpy(), wanted["index"])
     np.testing.assert_array_equal(found.kept_B.numpy(), wanted["kept"])
     for name, values in (("logp", found.logp_BK), ("tail", found.tail_B), ("logz", found.logz_B)):
@@ -66,6 +70,42 @@ def test_the_floor_cuts_where_the_probabilities_do(logits: NDArray[np.float32], 
     upper, lower = logp[kept - 1], logp[min(kept, len(logp) - 1)]
     if upper - lower > 1e-3 and upper < -1e-3:
         check(logits, topk, math.exp((upper + lower) / 2))
+
+
+@settings(max_examples=80)
+@given(logits=arrays(np.float32, (3, 40), elements=any_values), topk=st.integers(1, 40), kept=st.integers(1, 40),
+       floor=st.sampled_from([0.0, 1.7e-4]))
+def test_the_mass_cuts_where_it_is_reached(logits: NDArray[np.float32], topk: int, kept: int, floor: float) -> None:
+    # A mass between two cumulated probabilities of the first view, and away from those of all, as rounding goes.
+    sums = np.cumsum(np.exp(reference(logits.astype(np.float64), 40, 0.0)["logp"]), axis=1)
+    mass = (sums[0, kept - 1] + (sums[0, kept - 2] if kept > 1 else 0.0)) / 2
+    if 0 < mass < 1 and np.abs(sums - mass).min() > 1e-5:
+        found = check(logits, topk, floor, mass)
+        if floor == 0:
+            assert found.kept_B[0] == min(kept, topk)
+
+
+def test_a_mass_that_the_first_class_reaches_keeps_it_alone() -> None:
+    found = check(np.array([[5.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]], np.float32), 4, 0.0, 0.6)
+    assert found.kept_B.tolist() == [1, 3]
+
+
+def test_a_mass_beyond_the_first_classes_keeps_as_many_as_there_is_room_for() -> None:
+    found = check(np.zeros((1, 100), np.float32), 7, 0.0, 0.9)
+    assert found.kept_B.tolist() == [7]
+
+
+def test_a_mass_of_one_keeps_classes_that_the_sum_does_not_feel() -> None:
+    found = check(np.array([[80.0, 0.0, -20.0]], np.float32), 3, 0.0, 1.0)
+    assert found.kept_B.tolist() == [3]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_stop_also_where_mass_is_added_up(bad: float) -> None:
+    logits = torch.zeros(4, 9)
+    logits[2, 5] = bad
+    with pytest.raises(NonFiniteError, match="1 of 4 views"):
+        Fetch(select_topk(logits, 3, 0.0, 0.5, check=False)).numpy()
 
 
 @pytest.mark.parametrize("topk", [1, 7, 100, 1000])

@@ -29,6 +29,8 @@ class DumpConfig:
     """Epochs that the store holds; may grow later. None is 4 on digits and refused elsewhere."""
     floor: float = 1e-3
     """Classes less probable than this are not kept, but for the first; 0 keeps all."""
+    mass: float = 1.0
+    """Only the fewest classes that hold this probability together are kept; 1 keeps all."""
     values: Literal["q8", "f16"] = "q8"
     """How log-probabilities are stored: ``q8`` (1/8-nat steps) or ``f16``."""
     logz: bool = False
@@ -67,6 +69,8 @@ class DumpConfig:
                 raise InputError(f"--{name} must be at least 1, got {value}.")
         if not 0 <= self.floor < 1:
             raise InputError(f"--floor is a probability in [0, 1), got {self.floor}.")
+        if not 0 < self.mass <= 1:
+            raise InputError(f"--mass is a probability in (0, 1], got {self.mass}.")
         if self.values not in ("q8", "f16"):
             raise InputError(f"--values must be q8 or f16, got {self.values}.")
         if self.epochs is None and self.data != "digits":

@@ -125,6 +125,7 @@ class Producer:
             num_classes=num_classes,
             topk=topk,
             floor=config.floor,
+            mass=config.mass,
             values=config.values,
             logz=config.logz,
             run_seed=config.seed,
@@ -226,7 +227,8 @@ class Producer:
     def _select(self, batch: Batch, views_BCHW: torch.Tensor) -> Selection:
         """Ask the device for the records of a batch."""
         manifest = self.manifest
-        selected = select_topk(self._teacher.logits(views_BCHW), manifest.topk, manifest.floor, check=False)
+        logits_BC = self._teacher.logits(views_BCHW)
+        selected = select_topk(logits_BC, manifest.topk, manifest.floor, manifest.mass, check=False)
         shard = batch.start // manifest.shard_size
         batch = replace(batch, views_BCHW=_NO_VIEWS)  # whose memory can be used again
         return Selection(

@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.errors import InputError
-from logitstore.store.manifest import Manifest
+from logitstore.store.manifest import NO_MASS_CUT, Manifest
 
 F32 = NDArray[np.float32]
 
 
 def is_dense(manifest: Manifest) -> bool:
     """Whether a store keeps all classes, however improbable, as float16; ``logz`` is another matter."""
-    return manifest.topk == manifest.num_classes and manifest.floor == 0 and manifest.values == "f16"
+    everything = manifest.topk == manifest.num_classes and manifest.floor == 0 and manifest.mass == NO_MASS_CUT
+    return everything and manifest.values == "f16"
 
 
 def require_logits(manifest: Manifest, path: Path) -> None:
@@ -35,6 +36,7 @@ def require_logits(manifest: Manifest, path: Path) -> None:
         kept = f"all {manifest.num_classes} log-probabilities"
     else:
         above = f" above {manifest.floor:g}" if manifest.floor else ""
+        above += f" up to a mass of {manifest.mass:g}" if manifest.mass < NO_MASS_CUT else ""
         kept = f"the top {manifest.topk} of {manifest.num_classes} classes{above} as {manifest.values}"
     logz = "with" if manifest.logz else "without"
     command = ["logitstore", "dump", "--teacher", str(manifest.teacher.get("name", "TEACHER"))]

@@ -23,6 +23,8 @@ FORMAT_VERSION = 1
 WITNESS_EVERY = 64
 """A witness is kept for one position in this many."""
 
+NO_MASS_CUT = 1.0
+
 Values = Literal["q8", "f16"]
 
 _NOT_IN_ID = ("versions", "num_epochs")
@@ -51,6 +53,8 @@ class Manifest:
     """Positions in a shard: a power of two, a multiple of 64, of the chunk and of the inference batch."""
     chunk_size: int
     """Positions compressed together: a power of two."""
+    mass: float = NO_MASS_CUT
+    """Only the fewest classes that hold this probability together are kept; in (0, 1]. 1, no cut, is not written."""
     logz: bool = False
     """Whether the log-sum-exp of the logits is kept."""
     inference: Mapping[str, Any] = field(default_factory=dict)
@@ -75,6 +79,7 @@ class Manifest:
                 "Use the logitstore that wrote it."
             )
         object.__setattr__(self, "floor", float(self.floor))
+        object.__setattr__(self, "mass", float(self.mass))
         for name in _FREE_FIELDS:
             object.__setattr__(self, name, _plain(getattr(self, name), name))
         self._check_numbers()
@@ -93,6 +98,8 @@ class Manifest:
                 raise InputError(f"{name} must be an integer in {low}..{high}, got {value!r}.")
         if not 0.0 <= self.floor < 1.0:
             raise InputError(f"floor must lie in [0, 1), got {self.floor}.")
+        if not 0.0 < self.mass <= 1.0:
+            raise InputError(f"mass must lie in (0, 1], got {self.mass}.")
         if self.values not in ("q8", "f16"):
             raise InputError(f"values must be 'q8' or 'f16', got {self.values!r}.")
         if not isinstance(self.logz, bool):
@@ -139,8 +146,10 @@ class Manifest:
         return start, min(start + self.shard_size, self.num_samples)
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest as JSON values."""
+        """The manifest as JSON values. A cut by mass is there only where there is one: stores had none at first."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        if self.mass == NO_MASS_CUT:
+            del values["mass"]
         return {**values, "codec": self.codec.to_dict()}
 
     @classmethod
@@ -151,13 +160,15 @@ class Manifest:
                 f"This store has format version {version}; this logitstore reads version {FORMAT_VERSION}. "
                 "Use the logitstore that wrote it."
             )
-        names = {item.name for item in dataclasses.fields(cls)}
+        if values.get("mass") == NO_MASS_CUT:
+            raise FormatError("The manifest holds mass 1.0, which is written by leaving it out.")
+        names = {item.name for item in dataclasses.fields(cls)} - ({"mass"} - values.keys())
         if wrong := sorted(names.symmetric_difference(values)):
             state = "lacks" if wrong[0] in names else "has the unknown"
             raise FormatError(f"The manifest {state} field {wrong[0]!r}; it was not written by this format version.")
         try:
             return cls(**{**values, "codec": codec_from_dict(values["codec"])})
-        except (InputError, TypeError, AttributeError, KeyError) as exc:
+        except (InputError, ValueError, TypeError, AttributeError, KeyError) as exc:
             raise FormatError(f"The manifest holds a value that this format version cannot have: {exc}") from exc
 
     def require_same(self, present: Manifest, *, where: str) -> None:

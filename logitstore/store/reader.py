@@ -246,6 +246,7 @@ class Store:
             "num_classes": m.num_classes,
             "topk": m.topk,
             "floor": m.floor,
+            "mass": m.mass,
             "values": m.values,
             "logz": m.logz,
             "run_seed": m.run_seed,

@@ -40,6 +40,7 @@ _DUMP = (
     option("--checkpoint", help="Its weights.  [default: what finetune left, else timm's pretrained ones]"),
     option("--data", default="digits", help="A folder, FILE.npz, FILE.tar, a timm data set name, or digits."),
     option("--store", help="Where the store lies or will lie.  [default: runs/dump/TEACHER-DATA]"),
+    option("--views-from", help="A store whose views this teacher sees, too: same order, seeds, view spec, size."),
     option("--epochs", type=count, help="Epochs that the store holds; may grow later.  [default: 4 on digits]"),
     option("--floor", default=1e-3, help="Classes less probable than this are not kept; 0 keeps all."),
     option("--mass", default=1.0, help="Only the fewest classes that hold this probability are kept; 1 keeps all."),
@@ -49,9 +50,9 @@ _DUMP = (
     option("--logz", is_flag=True, help="Also keep the log-sum-exp, so that logits come back."),
     option("--size", type=count, help="Side of the views in pixels.  [default: 32 on digits, else 224]"),
     option(
-        "--view", default="tinyvit", help="tinyvit, crop_flip, a YAML file of view-spec fields, or module:function."
+        "--view", help="tinyvit, crop_flip, a YAML file of view-spec fields, or module:function.  [default: tinyvit]"
     ),
-    option("--seed", default=0, type=click.IntRange(min=0), help="Run seed: order and views depend on it."),
+    option("--seed", type=click.IntRange(min=0), help="Run seed: order and views depend on it.  [default: 0]"),
     option("--start-epoch", default=0, type=click.IntRange(min=0), help="First epoch to make."),
     option("--shard-size", type=count, help="Positions per shard, a power of two.  [default: by size]"),
     option(

@@ -81,6 +81,7 @@ def test_store_id_leaves_out_versions_and_capacity_and_nothing_else() -> None:
         "run_seed": 8,
         "floor": 0.01,
         "mass": 0.9,
+        "views_from": "0" * 64,
         "logz": True,
         "view": {},
         "teacher": {},
@@ -102,8 +103,12 @@ def test_store_id_does_not_depend_on_the_python_types_of_its_values() -> None:
     assert replace(SMALL, mass=1).store_id == SMALL.store_id
 
 
-def test_a_manifest_without_a_cut_by_mass_says_nothing_of_it() -> None:
-    assert "mass" not in SMALL.to_dict()
+def test_a_manifest_is_silent_on_what_stores_did_not_have_at_first() -> None:
+    assert not {"mass", "views_from"} & SMALL.to_dict().keys()
+    with pytest.raises(FormatError, match="leaving it out"):
+        Manifest.from_dict({**SMALL.to_dict(), "views_from": None})
+    with pytest.raises(FormatError, match="cannot have"):
+        Manifest.from_dict({**SMALL.to_dict(), "views_from": 7})
     with pytest.raises(FormatError, match="leaving it out"):
         Manifest.from_dict({**SMALL.to_dict(), "mass": 1.0})
     with pytest.raises(FormatError, match="cannot have"):
@@ -111,7 +116,9 @@ def test_a_manifest_without_a_cut_by_mass_says_nothing_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "manifest", [SMALL, DENSE, replace(SMALL, mass=0.95)], ids=["q8", "f16", "mass"]
+    "manifest",
+    [SMALL, DENSE, replace(SMALL, mass=0.95), replace(SMALL, views_from="0" * 64)],
+    ids=["q8", "f16", "mass", "views"],
 )
 def test_manifest_survives_json(manifest: Manifest) -> None:
     again = Manifest.from_dict(json.loads(canonical_json(manifest.to_dict())))

@@ -17,6 +17,7 @@ module     what lives there
 config     what to dump, and how: one field per option of the command
 share      which shards a process makes, and in which order
 claiming   claims on them, as far ahead as views are made
+shown      what the teacher is shown: images and views, fresh ones or those of another store
 producer   images, views and teacher, checked before the first shard; records of batches
 assembly   from records to commits, beside the teacher
 loop       ``dump``: all of it together, and what is reported

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from logitstore.dump.share import Share
 from logitstore.errors import InputError
 
-DIGITS_EPOCHS = 4
+DIGITS_EPOCHS, DEFAULT_VIEW = 4, "tinyvit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,11 @@ class DumpConfig:
     """The data set, as ``open_images`` takes it; its ``train`` split is dumped."""
     store: str | None = None
     """Where the store lies or will lie; None is ``runs/dump/<teacher>-<data>``."""
+    views_from: str | None = None
+    """A store whose views this teacher shall see, too: its order, seeds, view spec and size; see ``dump.shown``."""
     epochs: int | None = None
-    """Epochs that the store holds; may grow later. None is 4 on digits and refused elsewhere."""
+    """Epochs that the store holds; may grow later. None is those of ``views_from``, else 4 on digits and refused
+    elsewhere."""
     floor: float = 1e-3
     """Classes less probable than this are not kept, but for the first; 0 keeps all."""
     mass: float = 1.0
@@ -36,11 +39,12 @@ class DumpConfig:
     logz: bool = False
     """Also keep the log-sum-exp of the logits, so that logits come back."""
     size: int | None = None
-    """Side of the views in pixels; None is the data set's: 32 on digits, else 224."""
-    view: str = "tinyvit"
-    """``tinyvit``, ``crop_flip``, a YAML file of view-spec fields, or ``module:function``."""
-    seed: int = 0
-    """Run seed: with epoch and sample it decides order and views."""
+    """Side of the views in pixels; None is that of ``views_from``, else the data set's: 32 on digits, else 224."""
+    view: str | None = None
+    """``tinyvit``, ``crop_flip``, a YAML file of view-spec fields, or ``module:function``; None is that of
+    ``views_from``, else ``tinyvit``."""
+    seed: int | None = None
+    """Run seed: with epoch and sample it decides order and views; None is that of ``views_from``, else 0."""
     start_epoch: int = 0
     """First epoch to make; earlier ones can be made by another run."""
     shard_size: int | None = None
@@ -73,10 +77,12 @@ class DumpConfig:
             raise InputError(f"--mass is a probability in (0, 1], got {self.mass}.")
         if self.values not in ("q8", "f16"):
             raise InputError(f"--values must be q8 or f16, got {self.values}.")
-        if self.epochs is None and self.data != "digits":
-            raise InputError("--epochs is required for this data set: give the number of epochs the store shall hold.")
-        if not 0 <= self.start_epoch < self.num_epochs:
-            raise InputError(f"--start-epoch must lie in [0, {self.num_epochs}), got {self.start_epoch}.")
+        if self.views_from is None:
+            if self.epochs is None and self.data != "digits":
+                raise InputError(
+                    "--epochs is required for this data set: give the number of epochs the store shall hold."
+                )
+            self.check_start(DIGITS_EPOCHS if self.epochs is None else self.epochs)
         for name, size in (("--batch-size", self.batch_size), ("--shard-size", self.shard_size)):
             if size is not None and (size < 2 or size & (size - 1)):
                 raise InputError(f"{name} must be a power of two of at least 2, got {size}.")
@@ -84,10 +90,14 @@ class DumpConfig:
         if self.batch_size and self.shard_size and self.batch_size > self.shard_size:
             raise InputError(f"--batch-size {self.batch_size} is above --shard-size {self.shard_size}; lower it.")
 
-    @property
-    def num_epochs(self) -> int:
-        """E: ``epochs``, or the default of digits."""
-        return DIGITS_EPOCHS if self.epochs is None else self.epochs
+    def check_start(self, num_epochs: int) -> None:
+        """Refuse a first epoch that a store of so many has no room for.
+
+        Raises:
+            InputError: with both numbers.
+        """
+        if not 0 <= self.start_epoch < num_epochs:
+            raise InputError(f"--start-epoch must lie in [0, {num_epochs}), got {self.start_epoch}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,9 +20,10 @@ from logitstore.device import default_workers, dtype_name, resolve_device, resol
 from logitstore.dump.assembly import Part
 from logitstore.dump.config import DumpConfig
 from logitstore.dump.share import Shard
-from logitstore.errors import FormatError, InputError, MismatchError, NonFiniteError, StoreNotFoundError
-from logitstore.images import match_classes, open_images
-from logitstore.loader import Batch, ViewLoader, prefetched
+from logitstore.dump.shown import open_shown
+from logitstore.errors import FormatError, MismatchError, NonFiniteError, StoreNotFoundError
+from logitstore.images import match_classes
+from logitstore.loader import Batch, prefetched
 from logitstore.progress import ProgressFactory, start
 from logitstore.store import (
     Manifest,
@@ -35,7 +36,6 @@ from logitstore.store import (
 )
 from logitstore.teacher import load_teacher
 from logitstore.topk import Fetch, select_topk
-from logitstore.views import ViewSpec, check_transform, view_spec
 
 _DEFAULT_BATCH = {"cpu": 64, "cuda": 256}
 _NO_VIEWS = np.empty((0, 3, 0, 0), np.uint8)
@@ -73,8 +73,8 @@ class Producer:
         self._device = resolve_device(config.device)
         self._dtype = resolve_dtype(config.dtype, self._device)
         notes = start(progress, None, "img")
-        self._images = open_images(config.data, subset=config.subset)
-        self._spec = self._make_spec()
+        self._shown = open_shown(config)
+        self._images, self._spec = self._shown.images, self._shown.spec
         self._teacher = load_teacher(
             config.teacher,
             checkpoint=config.checkpoint,
@@ -88,26 +88,12 @@ class Producer:
         if config.topk > self._teacher.num_classes:
             notes.say(f"--topk {config.topk} is more than there are classes: all {self._teacher.num_classes} are kept.")
         self.path = Path(config.store or run_folder("dump", config.teacher, self._images.name))
-        self._loader = ViewLoader(
-            self._images,
-            self._spec,
-            run_seed=config.seed,
+        self._loader = self._shown.loader(
             batch_size=self.manifest.inference["batch_size"],
             workers=config.workers or default_workers(self._device),
             skip_bad=config.skip_bad,
             pinned=self._device.type == "cuda",
         )
-
-    def _make_spec(self) -> ViewSpec:
-        spec = view_spec(self._config.view, size=self._config.size or self._images.default_size)
-        if self._config.size and spec.size != self._config.size:
-            raise InputError(
-                f"--size {self._config.size} contradicts the size {spec.size} of {self._config.view}; leave one out."
-            )
-        if not self._images.flippable:
-            spec = replace(spec, hflip=0.0)
-        check_transform(spec, map(self._images.pixels, range(len(self._images))))
-        return spec
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -121,14 +107,15 @@ class Producer:
         )
         return Manifest(
             num_samples=self._images.num_samples,
-            num_epochs=config.num_epochs,
+            num_epochs=self._shown.num_epochs,
             num_classes=num_classes,
             topk=topk,
             floor=config.floor,
             mass=config.mass,
             values=config.values,
             logz=config.logz,
-            run_seed=config.seed,
+            run_seed=self._shown.run_seed,
+            views_from=self._shown.recorded(),
             shard_size=shard,
             chunk_size=choose_chunk_size(shard, topk, num_classes=num_classes),
             inference={
@@ -173,6 +160,7 @@ class Producer:
         if stored is not None:
             stored.manifest.require_same(self.manifest, where=str(self.path))
         if stored is None or not set(product(epochs, range(self.manifest.num_shards))) <= stored.committed():
+            self._shown.require_complete(epochs)
             self._check_images()
             if self._config.compile:
                 with self.at_work():
@@ -187,8 +175,9 @@ class Producer:
             return create_store(self.path, self.manifest)
 
     def _check_images(self) -> None:
+        skip_bad = self._config.skip_bad or self._shown.some_skipped
         with start(self._progress, self._images.num_samples, "file", "check") as bar:
-            bad = self._images.check(lambda done, _: bar.advance(done - bar.done), skip_bad=self._config.skip_bad)
+            bad = self._images.check(lambda done, _: bar.advance(done - bar.done), skip_bad=skip_bad)
             if bad:
                 bar.say(f"{len(bad)} images do not decode and become empty records: {', '.join(bad[:5])}")
 
@@ -227,6 +216,7 @@ class Producer:
     def _select(self, batch: Batch, views_BCHW: torch.Tensor) -> Selection:
         """Ask the device for the records of a batch."""
         manifest = self.manifest
+        self._shown.check_seeds(batch, manifest.views_from)
         logits_BC = self._teacher.logits(views_BCHW)
         selected = select_topk(logits_BC, manifest.topk, manifest.floor, manifest.mass, check=False)
         shard = batch.start // manifest.shard_size

@@ -24,6 +24,8 @@ WITNESS_EVERY = 64
 """A witness is kept for one position in this many."""
 
 NO_MASS_CUT = 1.0
+_OPTIONAL = {"mass": NO_MASS_CUT, "views_from": None}
+"""Fields that a manifest may lack, and what they then are."""
 
 Values = Literal["q8", "f16"]
 
@@ -55,6 +57,8 @@ class Manifest:
     """Positions compressed together: a power of two."""
     mass: float = NO_MASS_CUT
     """Only the fewest classes that hold this probability together are kept; in (0, 1]. 1, no cut, is not written."""
+    views_from: str | None = None
+    """Store id of the store whose views these are, where the run seed does not give their seeds; else not written."""
     logz: bool = False
     """Whether the log-sum-exp of the logits is kept."""
     inference: Mapping[str, Any] = field(default_factory=dict)
@@ -102,6 +106,8 @@ class Manifest:
             raise InputError(f"mass must lie in (0, 1], got {self.mass}.")
         if self.values not in ("q8", "f16"):
             raise InputError(f"values must be 'q8' or 'f16', got {self.values!r}.")
+        if not isinstance(self.views_from, str | None):
+            raise InputError(f"views_from must be a store id, got {self.views_from!r}.")
         if not isinstance(self.logz, bool):
             raise InputError(f"logz must be true or false, got {self.logz!r}.")
 
@@ -146,10 +152,11 @@ class Manifest:
         return start, min(start + self.shard_size, self.num_samples)
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest as JSON values. A cut by mass is there only where there is one: stores had none at first."""
+        """The manifest as JSON values. What stores did not have at first is there only where it says something."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        if self.mass == NO_MASS_CUT:
-            del values["mass"]
+        for name, nothing in _OPTIONAL.items():
+            if values[name] == nothing:
+                del values[name]
         return {**values, "codec": self.codec.to_dict()}
 
     @classmethod
@@ -160,9 +167,10 @@ class Manifest:
                 f"This store has format version {version}; this logitstore reads version {FORMAT_VERSION}. "
                 "Use the logitstore that wrote it."
             )
-        if values.get("mass") == NO_MASS_CUT:
-            raise FormatError("The manifest holds mass 1.0, which is written by leaving it out.")
-        names = {item.name for item in dataclasses.fields(cls)} - ({"mass"} - values.keys())
+        for name, nothing in _OPTIONAL.items():
+            if name in values and values[name] == nothing:
+                raise FormatError(f"The manifest holds {name} {nothing}, which is written by leaving it out.")
+        names = {item.name for item in dataclasses.fields(cls)} - (_OPTIONAL.keys() - values.keys())
         if wrong := sorted(names.symmetric_difference(values)):
             state = "lacks" if wrong[0] in names else "has the unknown"
             raise FormatError(f"The manifest {state} field {wrong[0]!r}; it was not written by this format version.")

@@ -19,20 +19,17 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs as a file
 
 from benchmarks.common import SHARED_DATA, Row, arguments, finish, print_table
 from benchmarks.stores import bench_manifest, write_shard
-from logitstore.store import create_store, decode_records, encode_records, open_store
+from logitstore.cuts import Cut, Dense, largest_floor
+from logitstore.store import create_store, open_store
 from logitstore.store.manifest import Values
-from logitstore.store.records import kept_counts
-from logitstore.teacher import select_topk
 
 VIEWS = 8
 REAL_LOGITS = SHARED_DATA / "imagenet_logits_mobilenet_v2.npz"
@@ -45,15 +42,9 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class Setting(Cut):
     """One point of the grid."""
 
-    topk: int
-    """K, at most the number of classes."""
-    floor: float
-    """Smallest probability that is kept."""
-    values: Values
-    """``q8`` or ``f16``."""
     epochs: int = VIEWS
     """``VIEWS``: view v of an image is its record in epoch v. 1: each view is a sample of its own."""
 
@@ -83,70 +74,6 @@ def digits_logits() -> NDArray[np.float32]:
     return np.asarray(model.decision_function(flat[1::2].reshape(-1, 64)), np.float32)
 
 
-def log_probs(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """float64 log-softmax of each row."""
-    shifted: NDArray[np.float64] = logits - logits.max(axis=1, keepdims=True).astype(np.float64)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
-
-
-def kl_to_dense(
-    logp_NC: NDArray[np.float64],
-    index_NK: NDArray[Any],
-    prob_NK: NDArray[Any],
-    tail_N: NDArray[Any],
-    kept_N: NDArray[Any],
-) -> float:
-    """Mean KL(dense || decoded) in nat, the tail spread evenly over the classes that were not kept.
-
-    Args:
-        logp_NC: the dense log-probabilities.
-        index_NK: kept classes, whatever beyond ``kept_N``.
-        prob_NK: their probabilities.
-        tail_N: probability outside the kept classes.
-        kept_N: number of kept classes.
-    """
-    classes = logp_NC.shape[1]
-    total_N = prob_NK.sum(axis=1, dtype=np.float64) + tail_N
-    rest_N = np.maximum(classes - kept_N, 1)
-    decoded_NC = np.repeat((tail_N / rest_N / total_N)[:, None], classes, axis=1)
-    row, slot = np.nonzero(np.arange(index_NK.shape[1]) < kept_N[:, None])
-    decoded_NC[row, index_NK[row, slot]] = prob_NK[row, slot] / total_N[row]
-    return float((np.exp(logp_NC) * (logp_NC - np.log(decoded_NC))).sum(axis=1).mean())
-
-
-def encoded(logits_NC: NDArray[np.float32], setting: Setting) -> dict[str, NDArray[Any]]:
-    """Selection and quantisation as ``dump`` does them: ``index``, ``logp``, ``tail`` in the dtypes of the store."""
-    top = select_topk(torch.from_numpy(logits_NC), setting.topk, setting.floor)
-    index, logp, tail = encode_records(
-        index_BK=top.index_BK.numpy(),
-        logp_BK=top.logp_BK.numpy(),
-        tail_B=top.tail_B.numpy(),
-        kept_B=top.kept_B.numpy(),
-        topk=setting.topk,
-        values=setting.values,
-        num_classes=logits_NC.shape[1],
-    )
-    return {"index": index, "logp": logp, "tail": tail}
-
-
-def kl_in_memory(logits_NC: NDArray[np.float32], logp_NC: NDArray[np.float64], setting: Setting) -> float:
-    """The divergence that a store of this setting will have, without writing one."""
-    stored = encoded(logits_NC, setting)
-    index, prob, tail = decode_records(stored["index"], stored["logp"], stored["tail"])
-    return kl_to_dense(logp_NC, index, prob, tail, kept_counts(index))
-
-
-def largest_floor(logits_NC: NDArray[np.float32], logp_NC: NDArray[np.float64], topk: int) -> float:
-    """The largest floor of two significant digits whose KL stays within the target; KL grows with the floor."""
-    floors = [digits * 10.0**power / 10 for power in range(-5, 0) for digits in range(10, 100)]
-    low, high = 0, len(floors)
-    while high - low > 1:
-        middle = (low + high) // 2
-        setting = Setting(topk=topk, floor=floors[middle], values="q8")
-        low, high = (middle, high) if kl_in_memory(logits_NC, logp_NC, setting) <= KL_TARGET else (low, middle)
-    return float(f"{floors[low]:.1e}")
-
-
 def write_store(path: Path, logits_NC: NDArray[np.float32], setting: Setting) -> None:
     """A whole store of these logits, one shard an epoch as far as shards go."""
     logits_NEC = logits_NC.reshape(-1, setting.epochs, logits_NC.shape[1])
@@ -165,20 +92,20 @@ def write_store(path: Path, logits_NC: NDArray[np.float32], setting: Setting) ->
         order = store.order(epoch)
         for shard in range(store.num_shards):
             samples = order.samples(np.arange(*store.shard_range(shard)))
-            write_shard(store, epoch, shard, samples, encoded(logits_NEC[samples, epoch], setting))
+            write_shard(store, epoch, shard, samples, setting.records(logits_NEC[samples, epoch]))
 
 
-def measure(folder: Path, logits_NC: NDArray[np.float32], logp_NC: NDArray[np.float64], setting: Setting) -> Row:
+def measure(folder: Path, dense: Dense, setting: Setting) -> Row:
     """Write one store, weigh it, read it back, compare."""
     path = folder / "store"
-    write_store(path, logits_NC, setting)
+    write_store(path, dense.logits_NC, setting)
     store = open_store(path)
-    logp_NEC = logp_NC.reshape(-1, setting.epochs, logp_NC.shape[1])
+    rows_NE = np.arange(len(dense)).reshape(-1, setting.epochs)
     kl, kept = [], []
     for epoch in range(setting.epochs):
         records = store.read(epoch, 0, store.num_samples)
-        dense_BC = logp_NEC[records.sample, epoch]
-        kl.append(kl_to_dense(dense_BC, records.index, records.prob, records.tail, records.kept))
+        views = dense[rows_NE[records.sample, epoch]]
+        kl.append(views.kl(records.index, records.prob, records.tail).mean())
         kept.append(records.kept.mean())
     size = {file: file.stat().st_size for file in path.rglob("*") if file.is_file()}
     metadata = sum(count for file, count in size.items() if file.suffix == ".json")
@@ -190,8 +117,8 @@ def measure(folder: Path, logits_NC: NDArray[np.float32], logp_NC: NDArray[np.fl
         "values": setting.values,
         "epochs": setting.epochs,
         "mean_kept": float(np.mean(kept)),
-        "bytes_per_record": sum(size.values()) / len(logits_NC),
-        "metadata_bytes": metadata / len(logits_NC),
+        "bytes_per_record": sum(size.values()) / len(dense),
+        "metadata_bytes": metadata / len(dense),
         "kl": float(np.mean(kl)),
         "4+4K": 4 + 4 * setting.topk,
     }
@@ -228,12 +155,13 @@ def main() -> None:
     topks = sorted({min(topk, classes) for topk in ((10, 100) if args.quick else TOPK)})
     print(f"Logits: {source}; {images} images, {VIEWS} views each as {VIEWS} epochs, {classes} classes.")
     print(f"The ceiling: TinyViT keeps 4+4K bytes, {4 + 4 * topks[-1]} at K={topks[-1]}, uncompressed and unchecked.")
-    logp_NC = log_probs(logits_NC)
-    floor = largest_floor(logits_NC, logp_NC, topks[-1])
-    print(f"The largest floor with KL <= {KL_TARGET} at K={topks[-1]} is {floor:g}.")
+    dense = Dense.of(logits_NC)
+    floor = largest_floor(dense, Cut(topk=topks[-1]), KL_TARGET)
+    print(f"The largest floor with KL <= {KL_TARGET} at K={topks[-1]} is {'out of reach' if floor is None else floor}.")
+    floor = floor or 0.0
     floors = sorted({*((1e-3,) if args.quick else FLOORS), floor})
     with tempfile.TemporaryDirectory(prefix="logitstore-storage-") as folder:
-        rows = [measure(Path(folder), logits_NC, logp_NC, setting) for setting in grid(topks, floors)]
+        rows = [measure(Path(folder), dense, setting) for setting in grid(topks, floors)]
     print_table(rows, COLUMNS)
     chosen = conclude(rows, topks[-1], floor)
     finish("storage", {"logits": source, "chosen": chosen, "rows": rows}, save=args.save)

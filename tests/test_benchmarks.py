@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 from benchmarks import common, demo, plots, storage
 from benchmarks.common import Timing
 from benchmarks.measures import views
+from logitstore.cuts import Dense
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,32 +71,13 @@ def test_a_saved_result_says_where_it_was_measured(
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"answer": 42}
 
 
-def test_kl_of_hand_made_records() -> None:
-    logp = np.log(np.array([[0.5, 0.25, 0.125, 0.125], [0.7, 0.1, 0.1, 0.1]]))
-    index = np.array([[0, 1], [0, 65535]], np.uint16)
-    prob, tail = np.array([[0.5, 0.25], [0.7, 0.0]]), np.array([0.25, 0.3])
-    assert storage.kl_to_dense(logp, index, prob, tail, np.array([2, 1])) == pytest.approx(0, abs=1e-12)
-    flat = storage.kl_to_dense(logp[:1], index[:1], np.array([[0.25, 0.25]]), np.array([0.5]), np.array([2]))
-    assert flat == pytest.approx(0.5 * math.log(2) - 0.25 * math.log(2))
-
-
 def test_a_written_store_has_the_divergence_foretold_in_memory(tmp_path: Path) -> None:
-    logits = made_logits()
-    logp = storage.log_probs(logits)
-    setting = storage.Setting(topk=10, floor=1e-3, values="q8")
-    row = storage.measure(tmp_path, logits, logp, setting)
-    assert row["kl"] == pytest.approx(storage.kl_in_memory(logits, logp, setting), rel=1e-6)
+    dense = Dense.of(made_logits())
+    setting = storage.Setting(topk=10, floor=1e-3)
+    row = storage.measure(tmp_path, dense, setting)
+    assert row["kl"] == pytest.approx(dense.kl_of(setting).mean(), rel=1e-6)
     assert 1 <= row["mean_kept"] <= 10
     assert not list(tmp_path.iterdir())
-
-
-def test_the_chosen_floor_is_the_largest_within_the_target() -> None:
-    logits = made_logits(images=32)
-    logp = storage.log_probs(logits)
-    floor = storage.largest_floor(logits, logp, 40)
-    here, beyond = (storage.Setting(topk=40, floor=chosen, values="q8") for chosen in (floor, floor * 1.1))
-    assert storage.kl_in_memory(logits, logp, here) <= storage.KL_TARGET
-    assert storage.kl_in_memory(logits, logp, beyond) > storage.KL_TARGET
 
 
 def test_storage_prints_its_rows(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ RANKS = [
     {"console"},
     {"store", "views", "images", "device", "distributed", "accuracy", "cards", "options"},
     {"loader", "losses", "topk", "students", "published"},
-    {"models", "optim", "scoring", "initial"},
+    {"models", "optim", "scoring", "initial", "cuts"},
     {"teacher", "trained", "learning", "pack"},
     {"dump", "finetune", "train", "evaluate", "recheck", "plan", "report", "catalogue"},
     {"cli"},

@@ -1,0 +1,157 @@
+"""What a cut costs in quality: records made of whole logits, and the divergence of what a reader gets from them.
+
+A cut says which classes of a view are kept, by number, probability and mass, and how their values are stored. Bytes
+mean something only at equal divergence, so whatever chooses a cut (``plan``, ``dump --target-kl``, the benchmarks)
+measures it here, in float64. Shape suffixes: N views, C classes, K kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from logitstore.store import decode_records, encode_records
+from logitstore.store.manifest import NO_MASS_CUT, Values
+from logitstore.topk import select_topk
+
+F64 = NDArray[np.float64]
+_BLOCK_VALUES = 1 << 22  # of logits in one step: 32 MiB of float64
+_LEAST_MASS = float(np.finfo(np.float32).smallest_subnormal)  # what a reader can still tell from nothing
+FLOORS = tuple(float(f"{digits / 10:.1f}e{power}") for power in range(-8, 0) for digits in range(10, 100))
+"""The floors that ``largest_floor`` chooses among: all of two significant digits from 1e-8 to 0.99."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Which classes of a view are kept, and how."""
+
+    topk: int
+    """K, the most classes; in [1, C]."""
+    floor: float = 0.0
+    """Classes less probable than this are not kept, but for the first."""
+    mass: float = NO_MASS_CUT
+    """Only the fewest classes that hold this probability together are kept; 1 keeps all."""
+    values: Values = "q8"
+    """``q8`` (1/8-nat steps) or ``f16``."""
+
+    def records(self, logits_NC: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """``index``, ``logp``, ``tail`` of views in the dtypes of a store, selected and encoded as ``dump`` does.
+
+        Args:
+            logits_NC: float32 [N, C].
+        """
+        parts = [self._encoded(logits_NC[rows]) for rows in _blocks(*logits_NC.shape)]
+        return {name: np.concatenate(arrays) for name, *arrays in zip(("index", "logp", "tail"), *parts, strict=True)}
+
+    def _encoded(self, logits_NC: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        selected = select_topk(torch.from_numpy(logits_NC), self.topk, self.floor, self.mass).numpy()
+        del selected["logz_B"]
+        return encode_records(**selected, topk=self.topk, values=self.values, num_classes=logits_NC.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dense:
+    """The whole distributions of views: what records are compared with."""
+
+    logits_NC: NDArray[np.float32]
+    """The logits."""
+    logz_N: F64
+    """Their log-sum-exp."""
+    plogp_N: F64
+    """Minus the entropy of each view, in nat."""
+
+    @classmethod
+    def of(cls, logits_NC: NDArray[np.floating[Any]]) -> Self:
+        """The distributions of finite logits [N, C], which are kept as float32."""
+        dense = cls(
+            logits_NC=np.ascontiguousarray(logits_NC, np.float32),
+            logz_N=np.empty(len(logits_NC)),
+            plogp_N=np.empty(len(logits_NC)),
+        )
+        for rows in _blocks(*dense.logits_NC.shape):
+            logits = dense.logits_NC[rows].astype(np.float64)
+            top_N = logits.max(axis=1)
+            dense.logz_N[rows] = top_N + np.log(np.exp(logits - top_N[:, None]).sum(axis=1))
+            logp_NC = logits - dense.logz_N[rows, None]
+            dense.plogp_N[rows] = (np.exp(logp_NC) * logp_NC).sum(axis=1)
+        return dense
+
+    def __getitem__(self, rows: slice | NDArray[Any]) -> Dense:
+        """Some of the views."""
+        return Dense(logits_NC=self.logits_NC[rows], logz_N=self.logz_N[rows], plogp_N=self.plogp_N[rows])
+
+    def __len__(self) -> int:
+        return len(self.logits_NC)
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return int(self.logits_NC.shape[1])
+
+    def prob(self, index_NK: NDArray[Any]) -> F64:
+        """float64 [N, K]: probabilities of each view's classes in ``index_NK``; 0 where that is padding."""
+        kept_NK = index_NK < self.num_classes
+        logit_NK = np.take_along_axis(self.logits_NC, np.where(kept_NK, index_NK, 0).astype(np.int64), axis=1)
+        return np.where(kept_NK, np.exp(logit_NK - self.logz_N[:, None]), 0.0)
+
+    def kl(self, index_NK: NDArray[Any], prob_NK: NDArray[Any], tail_N: NDArray[Any]) -> F64:
+        """KL(dense || decoded) of each view in nat, float64 [N], the tail spread evenly over classes not kept.
+
+        Both sums over the classes that were not kept are known without visiting them: one is what is missing of the
+        entropy, in the other all have the same probability. A reader's masses below the least float32 count as that.
+
+        Args:
+            index_NK: kept classes, padded at the end with anything that is no class.
+            prob_NK: their probabilities, as a reader gets them.
+            tail_N: the probability outside them, likewise.
+        """
+        kept_NK = index_NK < self.num_classes
+        rest_N = self.num_classes - kept_NK.sum(axis=1)
+        dense_NK = self.prob(index_NK)
+        total_N = prob_NK.sum(axis=1, dtype=np.float64) + tail_N
+        missing_N = np.where(rest_N > 0, np.maximum(1.0 - dense_NK.sum(axis=1), 0.0), 0.0)
+        each_N = np.maximum(tail_N / np.maximum(rest_N, 1) / total_N, _LEAST_MASS)
+        logq_NK = np.log(np.maximum(np.where(kept_NK, prob_NK, 1.0) / total_N[:, None], _LEAST_MASS))
+        return np.asarray(self.plogp_N - (dense_NK * logq_NK).sum(axis=1) - missing_N * np.log(each_N))
+
+    def kl_of(self, cut: Cut) -> F64:
+        """The same for the records that a store of this cut will hold, without writing one."""
+        records = cut.records(self.logits_NC)
+        return self.kl(*decode_records(records["index"], records["logp"], records["tail"]))
+
+
+def largest_floor(dense: Dense, cut: Cut, target_kl: float) -> float | None:
+    """The largest floor, of two significant digits, at which the records' mean divergence stays within a target.
+
+    Divergence grows with the floor: what was kept apart before is spread evenly with the rest.
+
+    Args:
+        dense: the whole distributions of a sample of views.
+        cut: everything but the floor.
+        target_kl: mean KL(dense || decoded) in nat.
+
+    Returns:
+        the floor; 0 where only records without one are good enough; None where not even these are.
+    """
+    floors = (0.0, *FLOORS)
+
+    def good(floor: float) -> bool:
+        return float(dense.kl_of(replace(cut, floor=floor)).mean()) <= target_kl
+
+    if not good(0.0):
+        return None
+    low, high = 0, len(floors)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if good(floors[middle]) else (low, middle)
+    return floors[low]
+
+
+def _blocks(rows: int, columns: int) -> Iterator[slice]:
+    step = max(1, _BLOCK_VALUES // max(columns, 1))
+    return (slice(start, start + step) for start in range(0, rows, step))

@@ -17,7 +17,7 @@ from framework_cases import ROOT, in_this_process, make_data, wait_for
 
 import cli
 from benchmarks import swin_framework
-from benchmarks.framework import report
+from benchmarks.framework import report, session
 from benchmarks.framework.protocol import Protocol
 from benchmarks.framework.rows import ORDER, STUDENTS, TABLES, rows_of
 from benchmarks.framework.setting import Setting
@@ -170,7 +170,7 @@ def test_a_run_that_is_killed_in_a_training_ends_as_if_it_had_not_been(tmp_path:
         setting = swin_framework.setting_of(swin_framework.parser().parse_args([*flags, "--out", str(out)]))
         protocol = Protocol.of(setting)
         with StepFolder(out, in_this_process) as folder:
-            results = swin_framework.run(protocol, folder, None)
+            results = session.run(protocol, folder, None)
         return report.summary(protocol, results, 0.0)
 
     found = finish(killed)
@@ -200,7 +200,7 @@ def run_script(*flags: str) -> tuple[int, dict[str, Any] | None, str]:
 def test_without_time_the_script_reports_and_says_that_there_is_more(tmp_path: Path, data: dict[str, str]) -> None:
     code, line, text = run_script("--data", data["data"], "--val-data", data["val_data"], "--out", str(tmp_path),
                                   "--time-limit", "0")  # fmt: skip
-    assert code == swin_framework.MORE_TO_DO
+    assert code == session.MORE_TO_DO
     assert line is not None and not line["complete"] and "the same command goes on" in text
 
 
@@ -218,7 +218,7 @@ def test_pieces_of_a_run_give_what_an_unbroken_run_gives(tmp_path: Path) -> None
     while True:
         code, pieced, _ = run_script(*flags, "--out", str(tmp_path / "pieces"), "--time-limit", "25", "--jobs", "2")
         pieces += 1
-        if code != swin_framework.MORE_TO_DO:
+        if code != session.MORE_TO_DO:
             break
     assert code == 0 and pieces > 2 and pieced is not None
     assert {**pieced, "seconds": 0} == {**unbroken, "seconds": 0}

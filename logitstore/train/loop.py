@@ -6,6 +6,7 @@ Here a run is put together out of what it trains on, the student and its folder;
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -28,7 +29,9 @@ from logitstore.train.notes import misfits
 from students import build_arguments
 
 
-def train(config: TrainConfig, progress: ProgressFactory | None = None) -> TrainResult:
+def train(
+    config: TrainConfig, progress: ProgressFactory | None = None, *, opener: Callable[..., Feed] = open_feed
+) -> TrainResult:
     """Train a student, or go on with the run in its folder.
 
     Called again with the same configuration it resumes where the last checkpoint was written, exactly: the weights it
@@ -40,6 +43,8 @@ def train(config: TrainConfig, progress: ProgressFactory | None = None) -> Train
     Args:
         config: what to train, and how.
         progress: how the main process shows progress; None is silent.
+        opener: opens what the run trains on; what another one than ``open_feed`` gives may bring targets of its own,
+            and says so in its identity.
 
     Raises:
         PeerError: another process failed.
@@ -50,7 +55,7 @@ def train(config: TrainConfig, progress: ProgressFactory | None = None) -> Train
     """
     with joined() as ranks:
         with ranks.agreed():
-            run = _prepare(config, ranks)
+            run = _prepare(config, ranks, opener)
         with closing(run.feed.loader):
             run.carry_out(f"train {config.student}", progress, fresh=config.fresh, tensorboard=config.tensorboard)
     return TrainResult(
@@ -66,12 +71,12 @@ def train(config: TrainConfig, progress: ProgressFactory | None = None) -> Train
     )
 
 
-def _prepare(config: TrainConfig, ranks: Ranks) -> Run:
+def _prepare(config: TrainConfig, ranks: Ranks, opener: Callable[..., Feed]) -> Run:
     student = model_name(config.student)
     recipe = config.effective_recipe()
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
-    feed = open_feed(config, recipe, rank=ranks.rank, world=ranks.world)
+    feed = opener(config, recipe, rank=ranks.rank, world=ranks.world)
     drop_path = recipe.drop_path_of(student)
     model = build_model(
         config.student, num_classes=feed.num_classes, size=feed.loader.size, drop_path=drop_path, seed=config.seed

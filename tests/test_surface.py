@@ -22,6 +22,7 @@ RANKS = [
     {"loader", "losses", "topk", "students", "published"},
     {"models", "optim", "scoring", "initial", "cuts"},
     {"teacher", "trained", "learning", "pack"},
+    {"inference"},
     {"dump", "finetune", "train", "evaluate", "recheck", "plan", "report", "catalogue"},
     {"cli"},
     {"__main__"},

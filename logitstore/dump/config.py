@@ -7,22 +7,17 @@ from typing import Any, Literal
 
 from logitstore.dump.share import Share
 from logitstore.errors import InputError
+from logitstore.inference import InferenceConfig, require_power_of_two
 
-DIGITS_EPOCHS, DEFAULT_VIEW = 4, "tinyvit"
+DIGITS_EPOCHS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class DumpConfig:
+class DumpConfig(InferenceConfig):
     """What to dump, and how. Every field is an option of ``logitstore dump``."""
 
-    teacher: str
-    """``swin_t``, any timm model, or ``module:function`` that returns a model."""
     topk: int = 100
     """Most classes kept per view; clamped to the class count."""
-    checkpoint: str | None = None
-    """The teacher's weights; None takes what ``finetune`` left, else timm's pretrained weights."""
-    data: str = "digits"
-    """The data set, as ``open_images`` takes it; its ``train`` split is dumped."""
     store: str | None = None
     """Where the store lies or will lie; None is ``runs/dump/<teacher>-<data>``."""
     views_from: str | None = None
@@ -51,26 +46,11 @@ class DumpConfig:
     """Positions per shard, a power of two and a multiple of 64; None chooses by size."""
     shards: str | None = None
     """``i/n``: make only shards whose number, counted over all epochs, is i modulo n; None makes all."""
-    subset: int | None = None
-    """Use only this many samples, evenly spaced."""
-    skip_bad: bool = False
-    """Keep the positions of images that do not decode as empty records of weight 0, instead of stopping."""
-    batch_size: int | None = None
-    """Views per step of the teacher, a power of two; None is 64 on a CPU and 256 on a GPU, at most a shard."""
-    workers: int | None = None
-    """Threads that decode and render; None is one per core, half as many on a CPU. Never changes a byte."""
-    device: str = "auto"
-    """``cpu``, ``cuda``, ``cuda:1``, …; ``auto`` takes a GPU if there is one."""
-    dtype: str = "auto"
-    """``float32``, ``bfloat16`` or ``float16``; ``auto`` is bfloat16 on a GPU."""
-    compile: bool = False
-    """Run the teacher through ``torch.compile``. Its rounding differs, so the store is another one."""
 
     def __post_init__(self) -> None:
-        for name in ("topk", "size", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name} must be at least 1, got {value}.")
+        super().__post_init__()
+        if self.topk < 1:
+            raise InputError(f"--topk must be at least 1, got {self.topk}.")
         if not 0 <= self.floor < 1:
             raise InputError(f"--floor is a probability in [0, 1), got {self.floor}.")
         if not 0 < self.mass <= 1:
@@ -83,9 +63,7 @@ class DumpConfig:
                     "--epochs is required for this data set: give the number of epochs the store shall hold."
                 )
             self.check_start(DIGITS_EPOCHS if self.epochs is None else self.epochs)
-        for name, size in (("--batch-size", self.batch_size), ("--shard-size", self.shard_size)):
-            if size is not None and (size < 2 or size & (size - 1)):
-                raise InputError(f"{name} must be a power of two of at least 2, got {size}.")
+        require_power_of_two("--shard-size", self.shard_size)
         Share.parse(self.shards)
         if self.batch_size and self.shard_size and self.batch_size > self.shard_size:
             raise InputError(f"--batch-size {self.batch_size} is above --shard-size {self.shard_size}; lower it.")

@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from importlib.metadata import version
 from itertools import product, starmap
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from logitstore import __version__
 from logitstore.cards import run_folder
-from logitstore.device import default_workers, dtype_name, resolve_device, resolve_dtype
+from logitstore.cuts import Cut
 from logitstore.dump.assembly import Part
 from logitstore.dump.config import DumpConfig
 from logitstore.dump.share import Shard
 from logitstore.dump.shown import open_shown
 from logitstore.errors import FormatError, MismatchError, NonFiniteError, StoreNotFoundError
-from logitstore.images import match_classes
-from logitstore.loader import Batch, prefetched
+from logitstore.inference import Inference
+from logitstore.loader import Batch
 from logitstore.progress import ProgressFactory, start
-from logitstore.store import (
-    Manifest,
-    Store,
-    choose_chunk_size,
-    choose_shard_size,
-    create_store,
-    encode_records,
-    open_store,
-)
-from logitstore.teacher import load_teacher
+from logitstore.store import Manifest, Store, create_store, encode_records, open_store
 from logitstore.topk import Fetch, select_topk
 
-_DEFAULT_BATCH = {"cpu": 64, "cuda": 256}
 _NO_VIEWS = np.empty((0, 3, 0, 0), np.uint8)
 
 
@@ -70,71 +57,44 @@ class Producer:
 
     def __init__(self, config: DumpConfig, progress: ProgressFactory | None) -> None:
         self._config, self._progress = config, progress
-        self._device = resolve_device(config.device)
-        self._dtype = resolve_dtype(config.dtype, self._device)
         notes = start(progress, None, "img")
         self._shown = open_shown(config)
-        self._images, self._spec = self._shown.images, self._shown.spec
-        self._teacher = load_teacher(
-            config.teacher,
-            checkpoint=config.checkpoint,
-            images=self._images,
-            size=self._spec.size,
-            device=self._device,
-            dtype=self._dtype,
-            say=notes.say,
-        )
-        match_classes(self._teacher.class_names, self._images.class_names)  # refuses classes unknown to the teacher
-        if config.topk > self._teacher.num_classes:
-            notes.say(f"--topk {config.topk} is more than there are classes: all {self._teacher.num_classes} are kept.")
+        self._images = self._shown.images
+        self._inference = Inference(config, self._images, self._shown.spec, notes.say)
+        num_classes = self._inference.teacher.num_classes
+        if config.topk > num_classes:
+            notes.say(f"--topk {config.topk} is more than there are classes: all {num_classes} are kept.")
         self.path = Path(config.store or run_folder("dump", config.teacher, self._images.name))
+        self._batch_size = self._inference.batch_size(config.shard_size)
         self._loader = self._shown.loader(
-            batch_size=self.manifest.inference["batch_size"],
-            workers=config.workers or default_workers(self._device),
+            batch_size=self._batch_size,
+            workers=self._inference.compute.workers,
             skip_bad=config.skip_bad,
-            pinned=self._device.type == "cuda",
+            pinned=self._inference.device.type == "cuda",
         )
 
     @cached_property
     def manifest(self) -> Manifest:
         """What the store will say of itself."""
-        config, num_classes = self._config, self._teacher.num_classes
-        topk = min(config.topk, num_classes)
-        usual_batch = _DEFAULT_BATCH.get(self._device.type, _DEFAULT_BATCH["cpu"])
-        batch = config.batch_size or min(usual_batch, config.shard_size or usual_batch)
-        shard = config.shard_size or choose_shard_size(
-            self._images.num_samples, topk, config.values, config.logz, batch, num_classes=num_classes
-        )
-        return Manifest(
-            num_samples=self._images.num_samples,
+        config = self._config
+        return self._inference.manifest(
+            Cut(
+                topk=min(config.topk, self._inference.teacher.num_classes),
+                floor=config.floor,
+                mass=config.mass,
+                values=config.values,
+            ),
             num_epochs=self._shown.num_epochs,
-            num_classes=num_classes,
-            topk=topk,
-            floor=config.floor,
-            mass=config.mass,
-            values=config.values,
-            logz=config.logz,
             run_seed=self._shown.run_seed,
+            threads=self._threads(),
+            logz=config.logz,
+            shard_size=config.shard_size,
             views_from=self._shown.recorded(),
-            shard_size=shard,
-            chunk_size=choose_chunk_size(shard, topk, num_classes=num_classes),
-            inference={
-                "batch_size": batch,
-                "dtype": dtype_name(self._dtype),
-                "device_type": self._device.type,
-                "threads": self._threads(),
-                **({"compile": True} if config.compile else {}),
-            },
-            teacher={**self._teacher.describe(), "class_names": self._teacher.class_names},
-            # Records number the teacher's classes, so these are the names that the manifest gives.
-            dataset=self._images.relabelled(self._teacher.class_names).describe(),
-            view=self._spec.to_dict(),
-            versions=_versions(),
         )
 
     def _threads(self) -> int | None:
         """Threads of torch on a CPU: those of an existing store, so that its records can go on elsewhere."""
-        if self._device.type != "cpu":
+        if self._inference.device.type != "cpu":
             return None
         stored = self._stored()
         return (stored and stored.manifest.inference.get("threads")) or torch.get_num_threads()
@@ -162,9 +122,8 @@ class Producer:
         if stored is None or not set(product(epochs, range(self.manifest.num_shards))) <= stored.committed():
             self._shown.require_complete(epochs)
             self._check_images()
-            if self._config.compile:
-                with self.at_work():
-                    self._teacher = self._teacher.compiled(self.manifest.inference["batch_size"])
+            with self.at_work():
+                self._inference.compile(self._batch_size)
         try:
             return create_store(self.path, self.manifest)
         except MismatchError:
@@ -184,21 +143,16 @@ class Producer:
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Run torch on the teacher's device with the manifest's number of threads; afterwards as before."""
-        before, wanted = torch.get_num_threads(), self.manifest.inference["threads"]
-        torch.set_num_threads(wanted or before)
         try:
-            # Page-locked memory belongs to the present device, which would be the first one in every process.
-            with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
+            with self._inference.at_work(self.manifest.inference["threads"]):
                 yield
         finally:
-            torch.set_num_threads(before)
             self._loader.close()
 
     def selections(self, ranges: Iterable[tuple[int, int, int]]) -> Generator[Selection, None, None]:
         """What the teacher keeps of shard after shard, batch by batch, with no pause between shards.
 
-        Views are rendered some batches ahead, across the ends of shards; on a GPU a batch travels while the one before
-        is worked on, and nothing is waited for here. To be closed.
+        Views are rendered across the ends of shards; nothing is waited for here. To be closed.
 
         Args:
             ranges: epoch, start and stop of each shard, asked for as far ahead as views are made.
@@ -206,18 +160,13 @@ class Producer:
         Raises:
             DecodeError: an image does not decode, and the configuration does not say to skip it.
         """
-        with closing(prefetched(self._loader.chain(ranges), self._place, self._device)) as placed:
-            yield from starmap(self._select, placed)
+        with closing(self._inference.logits(self._loader, ranges)) as batches:
+            yield from starmap(self._select, batches)
 
-    def _place(self, batch: Batch) -> tuple[Batch, torch.Tensor]:
-        """A batch and its views on the device. The batch keeps its own until they are there."""
-        return batch, self._teacher.place(batch.views_BCHW)
-
-    def _select(self, batch: Batch, views_BCHW: torch.Tensor) -> Selection:
+    def _select(self, batch: Batch, logits_BC: torch.Tensor) -> Selection:
         """Ask the device for the records of a batch."""
         manifest = self.manifest
         self._shown.check_seeds(batch, manifest.views_from)
-        logits_BC = self._teacher.logits(views_BCHW)
         selected = select_topk(logits_BC, manifest.topk, manifest.floor, manifest.mass, check=False)
         shard = batch.start // manifest.shard_size
         batch = replace(batch, views_BCHW=_NO_VIEWS)  # whose memory can be used again
@@ -246,9 +195,3 @@ class Producer:
         if manifest.logz:
             part["logz"] = np.where(batch.weight_B > 0, logz_B, np.float32(np.nan))
         return part
-
-
-def _versions() -> dict[str, str]:
-    """Of everything that pixels, logits or bytes depend on."""
-    names = ("numba", "numcodecs", "numpy", "pillow", "timm", "torch", "zarr")
-    return {"python": platform.python_version(), "logitstore": __version__, **{name: version(name) for name in names}}

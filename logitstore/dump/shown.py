@@ -8,18 +8,19 @@ seed would make, and does not depend on the other one. Where they are not, its m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from logitstore.dump.config import DEFAULT_VIEW, DIGITS_EPOCHS, DumpConfig
-from logitstore.errors import IncompleteError, InputError, MismatchError
+from logitstore.dump.config import DIGITS_EPOCHS, DumpConfig
+from logitstore.errors import IncompleteError, MismatchError
 from logitstore.images import ImageSet, open_images
+from logitstore.inference import open_views
 from logitstore.loader import Batch, ViewLoader, as_dumped, stored_spec
 from logitstore.loader.matching import check_images, check_store
 from logitstore.pcg import view_seeds
 from logitstore.store import WITNESS_EVERY, Store, open_store
-from logitstore.views import ViewSpec, check_transform, view_spec
+from logitstore.views import ViewSpec, check_transform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,17 +126,11 @@ def open_shown(config: DumpConfig) -> Shown:
 
 
 def _fresh(config: DumpConfig) -> Shown:
-    images = open_images(config.data, subset=config.subset)
-    view = config.view or DEFAULT_VIEW
-    spec = view_spec(view, size=config.size or images.default_size)
-    if config.size and spec.size != config.size:
-        raise InputError(f"--size {config.size} contradicts the size {spec.size} of {view}; leave one out.")
-    if not images.flippable:
-        spec = replace(spec, hflip=0.0)
+    images, spec = open_views(config)
     return Shown(
         images=images,
         spec=spec,
-        run_seed=config.seed or 0,
+        run_seed=config.run_seed,
         num_epochs=DIGITS_EPOCHS if config.epochs is None else config.epochs,
     )
 

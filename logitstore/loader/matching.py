@@ -131,12 +131,6 @@ def check_store(store: Store, images: ImageSet, spec: ViewSpec) -> None:
         )
 
 
-def teacher_classes(store: Store) -> tuple[str, ...] | None:
-    """Names of the classes that a store's records number: the teacher's, else the data set's where it has as many."""
-    names = store.manifest.teacher.get("class_names") or store.manifest.dataset.get("class_names")
-    return tuple(names) if names and len(names) == store.num_classes else None
-
-
 def numbered(images: ImageSet, class_names: tuple[str, ...] | None, num_classes: int) -> ImageSet:
     """The images with labels that number the given classes, matched by name where both sides have names.
 

@@ -21,7 +21,7 @@ from logitstore.cards import run_folder
 from logitstore.errors import IncompleteError, InputError
 from logitstore.images import ImageSet, open_images
 from logitstore.loader import as_dumped
-from logitstore.loader.matching import check_images, numbered, teacher_classes
+from logitstore.loader.matching import check_images, numbered
 from logitstore.progress import ProgressFactory, start
 from logitstore.report.findings import Findings
 from logitstore.report.hard_samples import OWN_SHARE, Tally, opinions, tally
@@ -116,7 +116,7 @@ def audit(config: AuditConfig, progress: ProgressFactory | None = None) -> Audit
     worst = hard[: config.worst]
     findings = Findings(
         images=images,
-        names=teacher_classes(store),
+        names=store.class_names,
         counts=counts,
         hard=hard,
         worst=worst,
@@ -164,7 +164,7 @@ def _opened(config: AuditConfig, store: Store) -> ImageSet:
         )
     images = as_dumped(store, open_images(config.data))
     check_images(store, images)
-    images = numbered(images, teacher_classes(store), store.num_classes)
+    images = numbered(images, store.class_names, store.num_classes)
     images.require_labels("to compare with what the teacher said")
     return images
 

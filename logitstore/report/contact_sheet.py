@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from logitstore.errors import InputError
 from logitstore.loader import ViewLoader
-from logitstore.loader.matching import teacher_classes
 from logitstore.views import ViewSpec
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def contact_sheet(
     label = "" if images.labels is None else " (orange: the label)"
     panels = list(_replay(store, images, epoch, positions))
     title = f"Views of epoch {epoch} as {teacher} saw them, and what it said{label}"
-    return draw_sheet(panels, out, title=title, names=teacher_classes(store))
+    return draw_sheet(panels, out, title=title, names=store.class_names)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,13 @@ Knows numpy, zarr and checksums; no torch and no views. docs/format.md specifies
     opening    metadata, checked                     reader    records at positions
     arrays     objects, checked and decoded          chunks    the same of one chunk, without zarr
     blocks     what a reader has in memory           cache     least recently used first out
+    ensemble   several stores of the same views, read as the mean of what their teachers say
     writer     create, claim, commit                 verify    every checksum again
 """
 
 from logitstore.store.claims import Claim
 from logitstore.store.commits import Commit
+from logitstore.store.ensemble import Ensemble, mean_records
 from logitstore.store.layout import choose_chunk_size, choose_shard_size
 from logitstore.store.manifest import FORMAT_VERSION, WITNESS_EVERY, Manifest
 from logitstore.store.opening import open_store
@@ -28,6 +30,7 @@ __all__ = [
     "WITNESS_EVERY",
     "Claim",
     "Commit",
+    "Ensemble",
     "Manifest",
     "Records",
     "ShardBlock",
@@ -40,6 +43,7 @@ __all__ = [
     "create_store",
     "decode_records",
     "encode_records",
+    "mean_records",
     "open_store",
     "tidy",
     "verify_store",

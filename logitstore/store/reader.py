@@ -66,6 +66,11 @@ class Store:
         return f"<Store {self.path}: {m.num_epochs} epochs of {m.num_samples} samples, top {m.topk} of {m.num_classes}>"
 
     @property
+    def members(self) -> tuple[Store, ...]:
+        """This store alone; an ``Ensemble`` has several."""
+        return (self,)
+
+    @property
     def path(self) -> Path:
         """Where the store lies."""
         return self.objects.root
@@ -89,6 +94,12 @@ class Store:
     def num_classes(self) -> int:
         """C."""
         return self.manifest.num_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes that records number: the teacher's, else the data set's where it has as many."""
+        names = self.manifest.teacher.get("class_names") or self.manifest.dataset.get("class_names")
+        return tuple(names) if names and len(names) == self.num_classes else None
 
     @property
     def topk(self) -> int:

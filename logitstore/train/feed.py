@@ -16,7 +16,7 @@ from logitstore.images import ImageSet, open_images
 from logitstore.learning.feed import Feed
 from logitstore.learning.validation import open_validation
 from logitstore.loader import ViewLoader, as_dumped, read_exclusion, stored_spec
-from logitstore.loader.matching import check_store, numbered, teacher_classes
+from logitstore.loader.matching import check_store, numbered
 from logitstore.store import Store, open_store
 from logitstore.train.config import TrainConfig
 from logitstore.views import ViewSpec, check_transform, view_spec
@@ -52,7 +52,7 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
         epochs = _visited_epochs(store, recipe, notes)
         spec = stored_spec(store, config.view, flippable=images.flippable)
         check_store(store, images, spec)
-        num_classes, class_names = store.num_classes, teacher_classes(store)
+        num_classes, class_names = store.num_classes, store.class_names
         images = numbered(images, class_names, num_classes)
     check_transform(spec, map(images.pixels, range(len(images))))
     exclusion = None if config.exclude is None else read_exclusion(config.exclude, images)

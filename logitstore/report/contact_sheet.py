@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from logitstore.drawing import require_matplotlib
 from logitstore.errors import InputError
 from logitstore.loader import ViewLoader
 from logitstore.views import ViewSpec
@@ -122,21 +123,6 @@ def draw_sheet(panels: Sequence[Panel], out: str | Path, *, title: str, names: S
     except ValueError as exc:  # an unknown suffix
         raise InputError(f"The contact sheet {path} cannot be written: {exc}; use .png, .pdf or .svg.") from exc
     return path
-
-
-def require_matplotlib() -> Any:
-    """matplotlib's ``Figure``.
-
-    Raises:
-        InputError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as exc:
-        raise InputError(
-            "A picture needs matplotlib, which is not installed; run: pip install 'logitstore[report]'."
-        ) from exc
-    return Figure
 
 
 def _replay(store: Store, images: ImageSet, epoch: int, positions: Sequence[int]) -> Iterator[Panel]:

@@ -20,10 +20,11 @@ import torch
 from numpy.typing import NDArray
 
 from logitstore.device import Compute
+from logitstore.drawing import require_drawing
 from logitstore.errors import InputError
 from logitstore.images import ImageSet, open_images
 from logitstore.progress import ProgressFactory, start
-from logitstore.report.heatmaps import draw_maps, require_drawing
+from logitstore.report.heatmaps import draw_maps
 from logitstore.report.pearson import ClassCorrelation, off_diagonal_mean
 from logitstore.trained import TrainedModel, load_trained
 

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.cards import write_atomically
+from logitstore.drawing import require_matplotlib
 from logitstore.errors import InputError
 from logitstore.images import ImageSet
 from logitstore.loader.exclusion import AUDIT_FORMAT, AUDIT_VERSION
-from logitstore.report.contact_sheet import BARS, Panel, draw_sheet, require_matplotlib
+from logitstore.report.contact_sheet import BARS, Panel, draw_sheet
 from logitstore.report.hard_samples import Opinions, Tally
 from logitstore.views.resize import resize_window
 

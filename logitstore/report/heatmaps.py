@@ -11,28 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.errors import InputError
-from logitstore.report.contact_sheet import require_matplotlib
+from logitstore.drawing import require_drawing, require_matplotlib
 from logitstore.report.pearson import averaged_down
 
 LARGEST = 1_000
 """Rows and columns that are drawn; larger maps are averaged down."""
 _PANEL_INCHES = 4.6
-_SUFFIXES = (".png", ".pdf", ".svg")
-
-
-def require_drawing(out: str | Path) -> None:
-    """Refuse, before any work is done, a picture that could not be drawn.
-
-    Raises:
-        InputError: matplotlib is absent, the suffix is unknown, or there is no such folder.
-    """
-    require_matplotlib()
-    path = Path(out)
-    if path.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"The picture {path} must end in .png, .pdf or .svg.")
-    if not path.parent.is_dir():
-        raise InputError(f"There is no folder {path.parent} for the picture {path.name}: make it first.")
 
 
 def draw_maps(maps: Mapping[str, NDArray[np.float32]], out: str | Path, *, title: str) -> Path:

@@ -1,4 +1,4 @@
-"""Pictures are drawn with matplotlib's objects: no window, no global figure. Whether they can be drawn is asked here."""
+"""Whether pictures can be drawn. Drawing is matplotlib's, through its objects: no window, no global figure."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.dump.share import Shard
 from logitstore.errors import ClaimLostError
 from logitstore.progress import Progress
 from logitstore.store import Claim, Commit, ShardBlock, Store, commit_shard
+from logitstore.store.claiming import Shard
 
 Part = dict[str, NDArray[Any]]
 """The arrays of a shard for one batch, by name, as they are stored."""

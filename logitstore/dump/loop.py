@@ -6,7 +6,6 @@ import time
 from contextlib import closing
 
 from logitstore.dump.assembly import Assembly
-from logitstore.dump.claiming import Claims, count_records
 from logitstore.dump.config import DumpConfig, DumpResult
 from logitstore.dump.producer import Producer
 from logitstore.dump.share import Share, in_turn
@@ -14,6 +13,7 @@ from logitstore.launch import Launch
 from logitstore.progress import Progress, ProgressFactory, start
 from logitstore.signals import StopRequest, stop_requests
 from logitstore.store import Store
+from logitstore.store.claiming import Claims, count_records
 from logitstore.store.claims import claim_key, read_chain
 
 _POLL_S = 0.5

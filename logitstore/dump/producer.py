@@ -16,13 +16,13 @@ from logitstore.cards import run_folder
 from logitstore.cuts import Cut
 from logitstore.dump.assembly import Part
 from logitstore.dump.config import DumpConfig
-from logitstore.dump.share import Shard
 from logitstore.dump.shown import open_shown
 from logitstore.errors import FormatError, MismatchError, NonFiniteError, StoreNotFoundError
 from logitstore.inference import Inference
 from logitstore.loader import Batch
 from logitstore.progress import ProgressFactory, start
 from logitstore.store import Manifest, Store, create_store, encode_records, open_store
+from logitstore.store.claiming import Shard
 from logitstore.topk import Fetch, select_topk
 
 _NO_VIEWS = np.empty((0, 3, 0, 0), np.uint8)

@@ -10,9 +10,7 @@ from typing import Self
 
 from logitstore.errors import InputError
 from logitstore.launch import Launch
-
-Shard = tuple[int, int]
-"""Epoch and number of a shard in it."""
+from logitstore.store.claiming import Shard
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,17 @@
-"""The shards of a dump that this process works on: claimed as far ahead as views are made, given back in any case."""
+"""The shards of a store that this process makes: claimed as far ahead as work goes, given back in any case."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Self
 
-from logitstore.dump.share import Shard
 from logitstore.progress import Progress
-from logitstore.store import Claim, Store, claim_shard
+from logitstore.store.claims import Claim
+from logitstore.store.reader import Store
+from logitstore.store.writer import claim_shard
+
+Shard = tuple[int, int]
+"""Epoch and number of a shard in it."""
 
 
 class Claims:

@@ -29,7 +29,7 @@ from benchmarks.common import SHARED_DATA, Row, arguments, finish, print_table
 from benchmarks.stores import bench_manifest, write_shard
 from logitstore.cuts import Cut, Dense, largest_floor
 from logitstore.store import create_store, open_store
-from logitstore.store.manifest import Values
+from logitstore.store.values import FORMS, Values
 
 VIEWS = 8
 REAL_LOGITS = SHARED_DATA / "imagenet_logits_mobilenet_v2.npz"
@@ -126,7 +126,7 @@ def measure(folder: Path, dense: Dense, setting: Setting) -> Row:
 
 def grid(topks: list[int], floors: list[float]) -> list[Setting]:
     """Every point that is measured, in the order of the table."""
-    forms: tuple[tuple[Values, int], ...] = (("q8", 1), ("q8", VIEWS), ("f16", VIEWS))
+    forms: tuple[tuple[Values, int], ...] = (("q8", 1), *((form, VIEWS) for form in FORMS))
     return [Setting(topk=k, floor=f, values=v, epochs=e) for v, e in forms for k in topks for f in floors]
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.common import versions
 from logitstore.pcg import view_seeds
 from logitstore.store import WITNESS_EVERY, Manifest, ShardBlock, Store, choose_chunk_size, claim_shard, commit_shard
-from logitstore.store.manifest import Values
+from logitstore.store.values import Values
 from logitstore.views import view_spec
 
 

@@ -7,7 +7,7 @@ measures it here, in float64. Shape suffixes: N views, C classes, K kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from logitstore.store import decode_records, encode_records
-from logitstore.store.manifest import NO_MASS_CUT, Values
+from logitstore.store.manifest import NO_MASS_CUT
+from logitstore.store.values import Values
 from logitstore.topk import select_topk
 
 F64 = NDArray[np.float64]
@@ -37,7 +38,7 @@ class Cut:
     mass: float = NO_MASS_CUT
     """Only the fewest classes that hold this probability together are kept; 1 keeps all."""
     values: Values = "q8"
-    """``q8`` (1/8-nat steps) or ``f16``."""
+    """``q8``, ``q4``, ``q2`` (steps of 1/8, 1/4, 1/2 nat) or ``f16``."""
 
     def records(self, logits_NC: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """``index``, ``logp``, ``tail`` of views in the dtypes of a store, selected and encoded as ``dump`` does.
@@ -122,13 +123,11 @@ class Dense:
     def kl_of(self, cut: Cut) -> F64:
         """The same for the records that a store of this cut will hold, without writing one."""
         records = cut.records(self.logits_NC)
-        return self.kl(*decode_records(records["index"], records["logp"], records["tail"]))
+        return self.kl(*decode_records(records["index"], records["logp"], records["tail"], values=cut.values))
 
 
 def largest_floor(dense: Dense, cut: Cut, target_kl: float) -> float | None:
     """The largest floor, of two significant digits, at which the records' mean divergence stays within a target.
-
-    Divergence grows with the floor: what was kept apart before is spread evenly with the rest.
 
     Args:
         dense: the whole distributions of a sample of views.
@@ -138,18 +137,36 @@ def largest_floor(dense: Dense, cut: Cut, target_kl: float) -> float | None:
     Returns:
         the floor; 0 where only records without one are good enough; None where not even these are.
     """
-    floors = (0.0, *FLOORS)
+    found = _last_good(dense, [replace(cut, floor=floor) for floor in (0.0, *FLOORS)], target_kl)
+    return None if found is None else found.floor
 
-    def good(floor: float) -> bool:
-        return float(dense.kl_of(replace(cut, floor=floor)).mean()) <= target_kl
 
-    if not good(0.0):
+def smallest_mass(dense: Dense, cut: Cut, target_kl: float) -> float | None:
+    """The smallest mass to keep, likewise; what it leaves out has two significant digits. 1 cuts nothing.
+
+    Args:
+        dense: the whole distributions of a sample of views.
+        cut: everything but the mass.
+        target_kl: mean KL(dense || decoded) in nat.
+    """
+    cuts = [replace(cut, mass=round(1.0 - left_out, 9)) for left_out in (0.0, *FLOORS)]
+    found = _last_good(dense, cuts, target_kl)
+    return None if found is None else found.mass
+
+
+def _last_good(dense: Dense, cuts: Sequence[Cut], target_kl: float) -> Cut | None:
+    """The last of ever deeper cuts that is within the target: what is kept apart no more is spread with the rest."""
+
+    def good(cut: Cut) -> bool:
+        return float(dense.kl_of(cut).mean()) <= target_kl
+
+    if not good(cuts[0]):
         return None
-    low, high = 0, len(floors)
+    low, high = 0, len(cuts)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if good(floors[middle]) else (low, middle)
-    return floors[low]
+        low, high = (middle, high) if good(cuts[middle]) else (low, middle)
+    return cuts[low]
 
 
 def _blocks(rows: int, columns: int) -> Iterator[slice]:

@@ -45,7 +45,10 @@ _DUMP = (
     option("--floor", default=1e-3, help="Classes less probable than this are not kept; 0 keeps all."),
     option("--mass", default=1.0, help="Only the fewest classes that hold this probability are kept; 1 keeps all."),
     option(
-        "--values", default="q8", type=click.Choice(["q8", "f16"]), help="Log-probabilities: 1/8-nat steps or float16."
+        "--values",
+        default="q8",
+        type=click.Choice(["q8", "q4", "q2", "f16"]),
+        help="Log-probabilities: steps of 1/8, 1/4 or 1/2 nat, or float16.",
     ),
     option("--logz", is_flag=True, help="Also keep the log-sum-exp, so that logits come back."),
     option("--size", type=count, help="Side of the views in pixels.  [default: 32 on digits, else 224]"),

@@ -203,7 +203,7 @@ class _Replay:
         used_B = np.concatenate([pair.weight_B for pair in pairs]) > 0
         present_BC, stored_BC = (
             dense(index, prob, tail, manifest.num_classes)[used_B]
-            for index, prob, tail in (decode_records(*encoded), stored)
+            for index, prob, tail in (decode_records(*encoded, values=manifest.values), stored)
         )
         return np.asarray(np.sum(stored_BC * (np.log(stored_BC) - np.log(present_BC)), axis=1))
 

@@ -1,29 +1,32 @@
 """The golden stores of tests/golden: what they hold, and how they are made again.
 
-    python -m tests.golden_store     rewrites them; only for a new format version
+python -m tests.golden_store [NAME ...]    rewrites all or these; only for a new format version, or a new store
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from logitstore.checksums import canonical_json
-from tests.store_cases import DENSE, SMALL, write_store
+from tests.store_cases import COARSE, DENSE, SMALL, write_store
 
 FOLDER = Path(__file__).parent / "golden"
 STORES = {
     "store_v1_q8": replace(SMALL, num_samples=70, dataset={"count": 70}, shard_size=64),
+    "store_v1_q4": replace(COARSE, num_samples=70, dataset={"count": 70}, shard_size=64, num_epochs=1),
+    "store_v1_q2": replace(COARSE, values="q2", num_samples=70, dataset={"count": 70}, shard_size=64, num_epochs=1),
     "store_v1_f16": replace(DENSE, num_samples=70, dataset={"count": 70}, shard_size=64, num_epochs=1),
 }
 
 
 def main() -> None:
-    for name, manifest in STORES.items():
+    for name in sys.argv[1:] or STORES:
         shutil.rmtree(FOLDER / name, ignore_errors=True)
-        write_store(FOLDER / name, manifest)
+        write_store(FOLDER / name, STORES[name])
         for commit in (FOLDER / name / "commits").glob("0*.json"):
             commit.write_bytes(canonical_json({**json.loads(commit.read_bytes()), "info": {}}))  # when and where
         print(f"{FOLDER / name}: {sum(f.stat().st_size for f in (FOLDER / name).rglob('*') if f.is_file())} bytes")

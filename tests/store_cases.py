@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from logitstore.pcg import VisitOrder, pcg32_hash, view_seeds
 from logitstore.store import Manifest, ShardBlock, Store, claim_shard, commit_shard, create_store
 from logitstore.store.owner import Owner, this_process
-from logitstore.store.records import codes, mass_table, quantise
+from logitstore.store.values import RANKED_BY_CODE, Values, codes, mass_table, quantise
 
 SMALL = Manifest(
     num_samples=300,
@@ -37,6 +37,7 @@ SMALL = Manifest(
     versions={"logitstore": "0.1.0"},
 )
 DENSE = replace(SMALL, values="f16", logz=True, floor=0.0, topk=11)
+COARSE = replace(SMALL, values="q4", topk=9)
 
 
 def make_block(manifest: Manifest, epoch: int, shard: int) -> ShardBlock:
@@ -54,20 +55,24 @@ def make_block(manifest: Manifest, epoch: int, shard: int) -> ShardBlock:
     index[padding] = np.iinfo(manifest.index_dtype).max
     steps = (pcg32_hash(3, seed[:, None], rank) % np.uint32(9)).cumsum(axis=1) / -8
     logp = np.where(padding, -np.inf, steps).astype(np.float32)
+    stored = quantise(logp, manifest.values)
+    if manifest.values in RANKED_BY_CODE:
+        order_SK = np.lexsort((index, stored))
+        index, stored = (np.take_along_axis(array, order_SK, axis=1) for array in (index, stored))
     tail = np.where(sample == 13, -np.inf, (pcg32_hash(4, seed) % np.uint32(50)) / -8).astype(np.float32)
     return ShardBlock(
         seed=seed,
         index=index,
-        logp=quantise(logp, manifest.values),
+        logp=stored,
         tail=quantise(tail, manifest.values),
         witness=pcg32_hash(5, seed[::64]),
         logz=(seed % np.uint32(64) / 8).astype(np.float32) if manifest.logz else None,
     )
 
 
-def masses(stored: NDArray[Any]) -> NDArray[np.float32]:
+def masses(stored: NDArray[Any], values: Values) -> NDArray[np.float32]:
     """Masses of stored log-probabilities, not normalised; padding has mass 0."""
-    return np.asarray(mass_table("q8" if stored.dtype == np.uint8 else "f16")[codes(stored)])
+    return np.asarray(mass_table(values)[codes(stored)])
 
 
 def write_shards(store: Store, epochs: Iterable[int] | None = None, *, pause_s: float = 0.0) -> None:

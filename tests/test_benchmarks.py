@@ -86,7 +86,7 @@ def test_storage_prints_its_rows(tmp_path: Path) -> None:
     wanted = {"codec", "topk", "floor", "values", "epochs", "mean_kept", "bytes_per_record", "kl"}
     assert line["rows"] and all(wanted <= row.keys() for row in line["rows"])
     assert all(row["bytes_per_record"] > 5 and row["kl"] >= 0 for row in line["rows"])
-    assert {row["values"] for row in line["rows"]} == {"q8", "f16"}
+    assert {row["values"] for row in line["rows"]} == {"q8", "q4", "q2", "f16"}
 
 
 def test_digits_stand_in_for_absent_logits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from logitstore import cuts
-from logitstore.cuts import FLOORS, Cut, Dense, largest_floor
+from logitstore.cuts import FLOORS, Cut, Dense, largest_floor, smallest_mass
 from logitstore.store import decode_records
+from logitstore.store.values import FORMS
 
 
 def made_logits(views: int = 256, classes: int = 40) -> NDArray[np.float32]:
@@ -46,14 +47,14 @@ def plain_kl(
     topk=st.integers(1, 40),
     floor=st.sampled_from([0.0, 1e-3, 0.2]),
     mass=st.sampled_from([1.0, 0.9, 0.3]),
-    values=st.sampled_from(["q8", "f16"]),
+    values=st.sampled_from(FORMS),
 )
 def test_divergence_is_that_of_the_definition(
     logits: NDArray[np.float32], topk: int, floor: float, mass: float, values: Any
 ) -> None:
     cut = Cut(topk=min(topk, logits.shape[1]), floor=floor, mass=mass, values=values)
     records = cut.records(logits)
-    decoded = decode_records(records["index"], records["logp"], records["tail"])
+    decoded = decode_records(records["index"], records["logp"], records["tail"], values=values)
     dense = Dense.of(logits)
     np.testing.assert_allclose(dense.kl(*decoded), plain_kl(logits, *decoded), rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(dense.kl_of(cut), dense.kl(*decoded))
@@ -87,7 +88,9 @@ def test_probabilities_of_kept_classes() -> None:
     np.testing.assert_allclose(dense.prob(np.array([[0, 2, 65535]], np.uint16)), [[0.5, 0.25, 0.0]], atol=1e-7)
 
 
-@pytest.mark.parametrize("cut", [Cut(topk=40), Cut(topk=20), Cut(topk=40, mass=0.99, values="f16")], ids=str)
+@pytest.mark.parametrize(
+    "cut", [Cut(topk=40), Cut(topk=20, values="q4"), Cut(topk=40, mass=0.99, values="f16")], ids=str
+)
 def test_the_floor_found_is_the_largest_within_the_target(cut: Cut) -> None:
     dense = Dense.of(made_logits())
     floor = largest_floor(dense, cut, 0.05)
@@ -96,8 +99,18 @@ def test_the_floor_found_is_the_largest_within_the_target(cut: Cut) -> None:
     assert dense.kl_of(replace(cut, floor=floor)).mean() <= 0.05 < dense.kl_of(replace(cut, floor=beyond)).mean()
 
 
+def test_the_mass_found_is_the_smallest_within_the_target() -> None:
+    dense = Dense.of(made_logits())
+    mass = smallest_mass(dense, Cut(topk=40), 0.05)
+    assert mass is not None
+    left_out = FLOORS.index(float(f"{1 - mass:.1e}"))
+    beyond = Cut(topk=40, mass=1 - FLOORS[left_out + 1])
+    assert dense.kl_of(Cut(topk=40, mass=mass)).mean() <= 0.05 < dense.kl_of(beyond).mean()
+
+
 def test_a_target_out_of_reach_has_no_floor() -> None:
     dense = Dense.of(made_logits())
+    assert smallest_mass(dense, Cut(topk=3), 1e-3) is None
     assert largest_floor(dense, Cut(topk=3), 1e-3) is None
     assert largest_floor(dense, Cut(topk=3), 1e6) == FLOORS[-1] == 0.99
 

@@ -18,14 +18,14 @@ from logitstore.errors import DamagedError
 from logitstore.store import Manifest, Store, create_store, open_store
 from logitstore.store.chunks import ChunkFormat
 from logitstore.store.layout import array_checksum, array_layouts
-from tests.store_cases import DENSE, SMALL, write_shards, write_store
+from tests.store_cases import COARSE, DENSE, SMALL, write_shards, write_store
 
 WIDE = replace(SMALL, num_classes=70_000, topk=64)  # two groups of ranks, uint32
 LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 ZSTD = {"name": "zstd", "configuration": {"level": 1, "checksum": True}}
 
 
-@pytest.mark.parametrize("manifest", [SMALL, DENSE, WIDE], ids=["q8", "f16", "wide"])
+@pytest.mark.parametrize("manifest", [SMALL, COARSE, DENSE, WIDE], ids=["q8", "q4", "f16", "wide"])
 @pytest.mark.parametrize("samples", [1, 64, 129, 300])
 def test_every_array_is_what_zarr_reads(tmp_path: Path, manifest: Manifest, samples: int) -> None:
     manifest = replace(manifest, num_samples=samples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import zarr
 
 from logitstore.store import Manifest, open_store
 from logitstore.store.layout import array_layouts
-from tests.store_cases import DENSE, SMALL, make_block, masses, write_store
+from tests.store_cases import COARSE, DENSE, SMALL, make_block, masses, write_store
 
 
-@pytest.fixture(scope="module", params=[SMALL, DENSE], ids=["q8", "f16"])
+@pytest.fixture(
+    scope="module", params=[SMALL, COARSE, replace(COARSE, values="q2"), DENSE], ids=lambda manifest: manifest.values
+)
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_store(tmp_path_factory.mktemp("stores") / "s", request.param).path
 
@@ -76,9 +79,9 @@ def test_xarray_decodes_log_probabilities(path: Path) -> None:
         for name in ("logp", "tail"):
             stored = expected(manifest, name)
             found = dataset[name].values
-            padding = stored == 255 if manifest.values == "q8" else np.isnan(stored)
+            padding = np.isnan(stored) if manifest.values == "f16" else stored == 255
             assert np.array_equal(np.isnan(found), padding)
-            assert np.allclose(np.exp(found[~padding]), masses(stored[~padding]), rtol=1e-3)
+            assert np.allclose(np.exp(found[~padding]), masses(stored[~padding], manifest.values), rtol=1e-3)
         index = dataset["index"].values
         assert index.dtype == np.uint16 and np.array_equal(index, expected(manifest, "index"))
         assert dataset["seed"].dtype == np.uint32

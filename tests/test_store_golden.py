@@ -16,6 +16,8 @@ from tests.store_cases import make_block, state, write_store
 
 STORE_IDS = {
     "store_v1_q8": "497bcaf8eeb075d4276a2d6fae68706430cb96b14d963f321b2d292d8a25047e",
+    "store_v1_q4": "378c396f189a557be63f137a8aaba4fc5c14a1f9d4d654f50ba3256e0a0e1224",
+    "store_v1_q2": "3d3806381abffe80d833cdd1c7001992ed4568db3fc33d85e875692d3e52690d",
     "store_v1_f16": "9d95fbb6028bdb38bcba584f31d1507a5c3e7b3f2df8e0f1b3f5f8d1599a94df",
 }
 

@@ -17,7 +17,7 @@ from logitstore.store.codecs import CODECS, codec_from_dict
 from logitstore.store.codecs.standard import StandardCodec
 from logitstore.store.layout import array_layouts, metadata_documents, read_manifest
 from logitstore.store.shards import ShardCoder
-from tests.store_cases import DENSE, SMALL, make_block
+from tests.store_cases import COARSE, DENSE, SMALL, make_block
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,7 @@ from tests.store_cases import DENSE, SMALL, make_block
         pytest.param(1_281_167, 10, "q8", 256, 65_536, id="imagenet, 20 shards"),
         pytest.param(1_281_167, 1000, "f16", 256, 16_384, id="imagenet dense, below 64 MiB"),
         pytest.param(14_197_122, 100, "q8", 256, 131_072, id="imagenet-22k, below 64 MiB"),
+        pytest.param(14_197_122, 100, "q2", 256, 131_072, id="imagenet-22k, a byte each as well"),
         pytest.param(1_437, 10, "q8", 64, 256, id="digits, the least"),
         pytest.param(1, 1, "q8", 64, 256, id="one sample"),
         pytest.param(1_437, 10, "q8", 1024, 1024, id="never below the inference batch"),
@@ -56,6 +57,7 @@ def test_a_chunk_of_a_hundred_thousand_classes_stays_small() -> None:
         {"mass": 0.0},
         {"mass": 1.1},
         {"values": "f32"},
+        {"values": ["q8"]},
         {"run_seed": -1},
         {"run_seed": 1 << 64},
         {"shard_size": 96},
@@ -117,8 +119,8 @@ def test_a_manifest_is_silent_on_what_stores_did_not_have_at_first() -> None:
 
 @pytest.mark.parametrize(
     "manifest",
-    [SMALL, DENSE, replace(SMALL, mass=0.95), replace(SMALL, views_from="0" * 64)],
-    ids=["q8", "f16", "mass", "views"],
+    [SMALL, COARSE, DENSE, replace(SMALL, mass=0.95), replace(SMALL, views_from="0" * 64)],
+    ids=["q8", "q4", "f16", "mass", "views"],
 )
 def test_manifest_survives_json(manifest: Manifest) -> None:
     again = Manifest.from_dict(json.loads(canonical_json(manifest.to_dict())))

@@ -21,7 +21,7 @@ from logitstore.images import ImageSet, open_images
 from logitstore.loader import Batch, ViewLoader, stored_spec
 from logitstore.store import Store, open_store
 from logitstore.store.dense import decode_logits
-from logitstore.store.records import quantise
+from logitstore.store.values import quantise
 from logitstore.teacher import load_teacher
 
 CLASSES = 10

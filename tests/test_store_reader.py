@@ -14,10 +14,10 @@ from logitstore.errors import FormatError, IncompleteError, InputError, StoreNot
 from logitstore.pcg import VisitOrder, view_seeds
 from logitstore.store import Manifest, Store, create_store, open_store
 from logitstore.store.records import decode_records
-from tests.store_cases import DENSE, SMALL, make_block, state, write_shards, write_store
+from tests.store_cases import COARSE, DENSE, SMALL, make_block, state, write_shards, write_store
 
 
-@pytest.fixture(scope="module", params=[SMALL, DENSE], ids=["q8", "f16"])
+@pytest.fixture(scope="module", params=[SMALL, COARSE, DENSE], ids=["q8", "q4", "f16"])
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
     path = tmp_path_factory.mktemp("stores") / "s"
     write_store(path, request.param)
@@ -30,7 +30,7 @@ def test_records_are_those_of_the_shards(store: Store, start: int, stop: int) ->
     for epoch in range(m.num_epochs):
         blocks = [make_block(m, epoch, shard).arrays() for shard in range(m.num_shards)]
         whole = {name: np.concatenate([b[name] for b in blocks])[start:stop] for name in blocks[0] if name != "witness"}
-        index, prob, tail = decode_records(whole["index"], whole["logp"], whole["tail"])
+        index, prob, tail = decode_records(whole["index"], whole["logp"], whole["tail"], values=m.values)
         records = store.read(epoch, start, stop)
         sample = VisitOrder(num_samples=300, run_seed=7, epoch=epoch).samples(np.arange(start, stop))
         assert len(records) == stop - start

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from logitstore.errors import InputError, NonFiniteError
 from logitstore.store import decode_records, encode_records
-from logitstore.store.records import kept_counts, quantise
+from logitstore.store.records import kept_counts
+from logitstore.store.values import FORMS, Values, quantise, rank_by_code
 from tests.store_cases import masses
 
-Values = Literal["q8", "f16"]
+STEPS = {"q8": 1 / 8, "q4": 1 / 4, "q2": 1 / 2}
+"""Nats from a code to the next."""
 
 
 @dataclass
@@ -62,8 +64,8 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(index=index, logp=cut, tail=tail, kept=kept, topk=topk, num_classes=num_classes)
 
 
-@settings(max_examples=80)
-@given(case=cases(), values=st.sampled_from(["q8", "f16"]))
+@settings(max_examples=120)
+@given(case=cases(), values=st.sampled_from(FORMS))
 def test_stored_form(case: Case, values: Values) -> None:
     index, logp, tail = case.encode(values)
     shape = (len(case.kept), case.topk)
@@ -71,27 +73,63 @@ def test_stored_form(case: Case, values: Values) -> None:
     assert index.dtype == (np.uint16 if case.num_classes <= 65_535 else np.uint32)
     assert np.array_equal(kept_counts(index), case.kept)
     kept = np.arange(case.topk) < case.kept[:, None]
-    assert np.array_equal(index[kept], case.index[kept[:, : case.index.shape[1]]])
     assert (index[~kept] == np.iinfo(index.dtype).max).all()
-    padded = logp == 255 if values == "q8" else np.isnan(logp)
+    padded = np.isnan(logp) if values == "f16" else logp == 255
     assert np.array_equal(padded, ~kept)
-    no_mass = tail == 255 if values == "q8" else np.isnan(tail)
+    no_mass = np.isnan(tail) if values == "f16" else tail == 255
     assert no_mass[(case.kept == 0) | np.isneginf(case.tail)].all()
-    true = case.logp[kept[:, : case.logp.shape[1]]]
-    if values == "q8":
-        found = logp[kept] / -8.0
-        inside = true > -254 / 8
+    for row, count in enumerate(case.kept):
+        given_index, true = case.index[row, :count], case.logp[row, :count]
+        if values in ("q4", "q2"):  # by what is stored; the classes and their values belong together as before
+            stored_order = sorted(zip(np.clip(np.rint(-true / STEPS[values]), 0, 254), given_index, strict=True))
+            assert list(zip(logp[row, :count], index[row, :count], strict=True)) == stored_order
+            continue
+        assert np.array_equal(index[row, :count], given_index)
+        if values == "f16":
+            assert np.array_equal(logp[row, :count], true.astype(np.float16))
+            continue
+        found, inside = logp[row, :count] / -8.0, true > -254 / 8
         assert (np.abs(found - true)[inside] <= 1 / 16 + 1e-6).all()
         assert (found[~inside] == -254 / 8).all()
-    else:
-        assert np.array_equal(logp[kept], true.astype(np.float16))
+
+
+@settings(max_examples=100)
+@given(data=st.data(), wide=st.booleans())
+def test_ranks_by_code_are_a_stable_sort(data: st.DataObject, wide: bool) -> None:
+    """Against numpy's lexicographic one, with every code and the largest classes."""
+    dtype = np.dtype(np.uint32 if wide else np.uint16)
+    shape = data.draw(st.tuples(st.integers(0, 4), st.integers(1, 70)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    code = rng.integers(0, data.draw(st.sampled_from([2, 20, 256])), shape).astype(np.uint8)
+    index = rng.integers(0, data.draw(st.sampled_from([3, np.iinfo(dtype).max])), shape, dtype, endpoint=True)
+    order = np.lexsort((index, code))
+    found = rank_by_code(index, code)
+    for array, given_array in zip(found, (index, code), strict=True):
+        assert array.dtype == given_array.dtype
+        assert np.array_equal(array, np.take_along_axis(given_array, order, axis=1))
+
+
+@pytest.mark.parametrize(("values", "step"), STEPS.items())
+def test_a_coarser_form_changes_values_and_order_alone(values: Values, step: float) -> None:
+    """The same classes are kept at any step, none is off by more than half of one, and ranks still fall."""
+    rng = np.random.default_rng(0)
+    logp = np.sort(rng.uniform(-9, 0, (200, 30)).astype(np.float32))[:, ::-1]
+    index = rng.permuted(np.tile(np.arange(100), (200, 1)), axis=1)[:, :30]
+    case = Case(index=index, logp=logp, tail=logp[:, -1], kept=rng.integers(1, 31, 200), topk=30, num_classes=100)
+    stored_index, stored, _ = case.encode(values)
+    assert (np.diff(stored.astype(int)) >= 0).all()
+    for row, count in enumerate(case.kept):
+        true = dict(zip(index[row, :count].tolist(), logp[row, :count].tolist(), strict=True))
+        assert sorted(true) == sorted(stored_index[row, :count].tolist())
+        for number, code in zip(stored_index[row, :count].tolist(), stored[row].tolist(), strict=False):
+            assert abs(true[number] + step * code) <= step / 2 + 1e-6
 
 
 @settings(max_examples=80)
-@given(case=cases(), values=st.sampled_from(["q8", "f16"]), cut=st.integers(1, 45))
+@given(case=cases(), values=st.sampled_from(FORMS), cut=st.integers(1, 45))
 def test_masses_sum_to_one_and_truncation_moves_mass_to_the_tail(case: Case, values: Values, cut: int) -> None:
     stored = case.encode(values)
-    index, prob, tail = decode_records(*stored)
+    index, prob, tail = decode_records(*stored, values=values)
     assert prob.dtype == tail.dtype == np.float32
     whole = case.kept > 0
     total = prob.sum(axis=1, dtype=np.float64) + tail
@@ -99,9 +137,9 @@ def test_masses_sum_to_one_and_truncation_moves_mass_to_the_tail(case: Case, val
     assert (total[~whole] == 0).all()
     padding = index == np.iinfo(index.dtype).max
     assert (prob[padding] == 0).all() and (prob >= 0).all() and (tail >= 0).all()
-    assert values == "f16" or (prob[~padding] > 0).all()  # q8 ends at exp(-31.75); f16 may underflow
+    assert values in ("q2", "f16") or (prob[~padding] > 0).all()  # q4 ends at exp(-63.5); the others may underflow
 
-    short_index, short_prob, short_tail = decode_records(*stored, topk=cut)
+    short_index, short_prob, short_tail = decode_records(*stored, values=values, topk=cut)
     width = min(cut, case.topk)
     assert short_prob.shape == short_index.shape == (len(prob), width)
     assert np.array_equal(short_index, index[:, :width])
@@ -112,7 +150,7 @@ def test_masses_sum_to_one_and_truncation_moves_mass_to_the_tail(case: Case, val
 @settings(max_examples=50)
 @given(case=cases())
 def test_dense_f16_keeps_the_distribution(case: Case) -> None:
-    index, prob, tail = decode_records(*case.encode("f16"))
+    index, prob, tail = decode_records(*case.encode("f16"), values="f16")
     rows, ranks = np.nonzero(index != np.iinfo(index.dtype).max)
     assert np.allclose(prob[rows, ranks], np.exp(case.logp[rows, ranks]), rtol=2e-3 * 20, atol=1e-5)
     whole = case.kept > 0
@@ -124,20 +162,27 @@ def test_q8_rounds_half_to_even_and_clamps() -> None:
     assert quantise(logp, "q8").tolist() == [0, 0, 0, 2, 2, 254, 254, 254, 255]
 
 
+@pytest.mark.parametrize(("values", "step"), STEPS.items())
+def test_every_step_rounds_half_to_even_and_clamps(values: Values, step: float) -> None:
+    steps = np.array([0.0, 0.5, 0.51, 1.5, 2.5, 253.5, 254, 254.6, 1e6, np.inf], np.float32)
+    assert quantise(-step * steps, values).tolist() == [0, 0, 1, 2, 2, 254, 254, 254, 254, 255]
+
+
 def test_f16_clamps_what_it_cannot_hold() -> None:
     stored = quantise(np.array([-1.0, -1e6, -np.inf], np.float32), "f16")
     assert stored[:2].tolist() == [-1.0, -65504.0] and np.isnan(stored[2])
 
 
-def test_every_q8_code_decodes_to_its_mass() -> None:
-    found = masses(np.arange(256, dtype=np.uint8))
+@pytest.mark.parametrize(("values", "step"), STEPS.items())
+def test_every_code_decodes_to_its_mass(values: Values, step: float) -> None:
+    found = masses(np.arange(256, dtype=np.uint8), values)
     assert found[255] == 0
-    assert np.allclose(found[:255], np.exp(-np.arange(255) / 8), rtol=1e-7)
+    assert np.allclose(found[:255], np.exp(-step * np.arange(255)), rtol=1e-6, atol=1e-44)
 
 
 def test_all_padding_has_no_mass() -> None:
     codes = np.full((2, 3), 255, np.uint8)
-    index, prob, tail = decode_records(np.full((2, 3), 65535, np.uint16), codes, codes[:, 0])
+    index, prob, tail = decode_records(np.full((2, 3), 65535, np.uint16), codes, codes[:, 0], values="q4")
     assert not prob.any() and not tail.any()
 
 
@@ -154,7 +199,7 @@ def _case(**changes: Any) -> Case:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("values", ["q8", "f16"])
+@pytest.mark.parametrize("values", FORMS)
 def test_a_kept_value_that_is_not_finite_stops(bad: float, values: Values) -> None:
     with pytest.raises(NonFiniteError):
         _case(logp=np.array([[-0.5, bad], [-0.1, -3]], np.float32)).encode(values)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from logitstore.dump.share import Share
 from logitstore.errors import InputError
 from logitstore.inference import InferenceConfig, require_power_of_two
+from logitstore.store.values import FORMS, Values
 
 DIGITS_EPOCHS = 4
 
@@ -29,8 +30,8 @@ class DumpConfig(InferenceConfig):
     """Classes less probable than this are not kept, but for the first; 0 keeps all."""
     mass: float = 1.0
     """Only the fewest classes that hold this probability together are kept; 1 keeps all."""
-    values: Literal["q8", "f16"] = "q8"
-    """How log-probabilities are stored: ``q8`` (1/8-nat steps) or ``f16``."""
+    values: Values = "q8"
+    """How log-probabilities are stored: ``q8``, ``q4``, ``q2`` (steps of 1/8, 1/4, 1/2 nat) or ``f16``."""
     logz: bool = False
     """Also keep the log-sum-exp of the logits, so that logits come back."""
     size: int | None = None
@@ -55,8 +56,8 @@ class DumpConfig(InferenceConfig):
             raise InputError(f"--floor is a probability in [0, 1), got {self.floor}.")
         if not 0 < self.mass <= 1:
             raise InputError(f"--mass is a probability in (0, 1], got {self.mass}.")
-        if self.values not in ("q8", "f16"):
-            raise InputError(f"--values must be q8 or f16, got {self.values}.")
+        if self.values not in FORMS:
+            raise InputError(f"--values must be one of {', '.join(FORMS)}, got {self.values}.")
         if self.views_from is None:
             if self.epochs is None and self.data != "digits":
                 raise InputError(

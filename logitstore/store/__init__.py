@@ -3,7 +3,8 @@
 Knows numpy, zarr and checksums; no torch and no views. docs/format.md specifies what lies on disk.
 
     manifest   what a store holds, and its id        layout    names, shapes, zarr metadata
-    records    padding, quantising, masses           dense     logits back
+    values     forms of stored log-probabilities     records   padding, masses
+    dense      logits back from dense stores
     kernels    masses and visit order, compiled      shards    arrays <-> bytes of objects, through zarr
     objects    where bytes lie                       codecs/   how chunks are compressed
     claims     who may write                         commits   what makes a shard exist

@@ -15,14 +15,12 @@ import numpy as np
 from logitstore.checksums import canonical_json, crc32c_hex, is_intact, seal
 from logitstore.errors import DamagedError, FormatError
 from logitstore.store.codecs import Codec
-from logitstore.store.manifest import WITNESS_EVERY, Manifest, Values
+from logitstore.store.manifest import WITNESS_EVERY, Manifest
+from logitstore.store.values import CODES_PER_NAT, PADDING, Values, value_dtype
 
 METADATA = "zarr.json"
 COMMITS = "commits"
 ATTRIBUTE = "logitstore"
-Q8_STEP = 0.125
-"""Nats per code of ``q8``."""
-Q8_PADDING = 255
 
 _MAX_SHARD_BYTES = 64 << 20
 _MIN_SHARDS = 16
@@ -88,8 +86,10 @@ class ArrayLayout:
 def array_layouts(manifest: Manifest) -> dict[str, ArrayLayout]:
     """The arrays of a store by name, in the order in which their objects are written."""
     m = manifest
-    quantised: dict[str, Any] = {"scale_factor": -Q8_STEP, "_FillValue": Q8_PADDING} if m.values == "q8" else {}
-    value_fill = Q8_PADDING if m.values == "q8" else math.nan
+    quantised: dict[str, Any] = {}
+    value_fill: float = math.nan
+    if m.values in CODES_PER_NAT:
+        quantised, value_fill = {"scale_factor": -1 / CODES_PER_NAT[m.values], "_FillValue": PADDING}, PADDING
 
     def along_positions(
         name: str, dtype: np.dtype[Any], fill: float, attributes: Mapping[str, Any], *, ranked: bool = False
@@ -176,12 +176,12 @@ def choose_shard_size(
     Args:
         num_samples: N.
         topk: K.
-        values: ``q8`` or ``f16``.
+        values: form of the log-probabilities.
         logz: whether logz is kept.
         inference_batch: images the teacher sees at once.
         num_classes: C, for the width of an index.
     """
-    value_bytes = 1 if values == "q8" else 2
+    value_bytes = value_dtype(values).itemsize
     index_bytes = 2 if num_classes <= np.iinfo(np.uint16).max else 4
     record_bytes = 4 + topk * (index_bytes + value_bytes) + value_bytes + 4 * logz
     # ceil(N / S) >= 16 is S <= (N - 1) // 15

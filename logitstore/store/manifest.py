@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from logitstore.checksums import canonical_json
 from logitstore.errors import FormatError, InputError, MismatchError
 from logitstore.store.codecs import Codec, codec_from_dict
 from logitstore.store.codecs.standard import StandardCodec
+from logitstore.store.values import FORMS, Values, value_dtype
 
 FORMAT_VERSION = 1
 WITNESS_EVERY = 64
@@ -26,8 +27,6 @@ WITNESS_EVERY = 64
 NO_MASS_CUT = 1.0
 _OPTIONAL = {"mass": NO_MASS_CUT, "views_from": None}
 """Fields that a manifest may lack, and what they then are."""
-
-Values = Literal["q8", "f16"]
 
 _NOT_IN_ID = ("versions", "num_epochs")
 _FREE_FIELDS = ("inference", "teacher", "dataset", "view", "versions")
@@ -48,7 +47,7 @@ class Manifest:
     floor: float
     """Classes below this probability are not kept, the most probable one excepted; in [0, 1)."""
     values: Values
-    """How log-probabilities are stored: ``q8`` in steps of 1/8 nat, or ``f16``."""
+    """How log-probabilities are stored: ``q8``, ``q4``, ``q2`` in steps of 1/8, 1/4, 1/2 nat, or ``f16``."""
     run_seed: int
     """The seed of the visit order and of all views, in [0, 2**64)."""
     shard_size: int
@@ -104,8 +103,8 @@ class Manifest:
             raise InputError(f"floor must lie in [0, 1), got {self.floor}.")
         if not 0.0 < self.mass <= 1.0:
             raise InputError(f"mass must lie in (0, 1], got {self.mass}.")
-        if self.values not in ("q8", "f16"):
-            raise InputError(f"values must be 'q8' or 'f16', got {self.values!r}.")
+        if self.values not in FORMS:
+            raise InputError(f"values must be one of {', '.join(FORMS)}, got {self.values!r}.")
         if not isinstance(self.views_from, str | None):
             raise InputError(f"views_from must be a store id, got {self.views_from!r}.")
         if not isinstance(self.logz, bool):
@@ -142,7 +141,7 @@ class Manifest:
     @property
     def value_dtype(self) -> np.dtype[Any]:
         """Of ``logp`` and ``tail``."""
-        return np.dtype(np.uint8 if self.values == "q8" else np.float16)
+        return value_dtype(self.values)
 
     def shard_range(self, shard: int) -> tuple[int, int]:
         """First position of a shard, and the one after its last."""

@@ -80,6 +80,10 @@ class Store:
         """SHA-256 of what the store was made of."""
         return self.manifest.store_id
 
+    def identity(self) -> dict[str, Any]:
+        """What tells it from others, as JSON values."""
+        return {"store": self.store_id}
+
     @property
     def num_samples(self) -> int:
         """N."""
@@ -191,7 +195,7 @@ class Store:
         seed, logz = np.empty(count, np.uint32), np.empty(count, np.float32) if m.logz else None
         at = 0
         for block, low, high in self._parts(epoch, start, stop):
-            out.decode(at, block.index, block.logp, block.tail, low, high)
+            out.decode(at, block.index, block.logp, block.tail, low, high, values=m.values)
             here = slice(at, at + high - low)
             seed[here] = block.seed[low:high]
             if logz is not None and block.logz is not None:

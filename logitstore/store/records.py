@@ -2,28 +2,22 @@
 
 Shape suffixes: B records, S records of a shard, W witnesses of a shard, K ranks.
 
-On disk a record holds log-probabilities at temperature 1. ``q8`` stores -8 log p, rounded half to even and clamped to
-254; ``f16`` stores log p itself. Padding is 255 or NaN, in ``tail`` it means "no mass"; a padded index is its type's
-maximum. A skipped sample has nothing kept and no tail mass.
+On disk a record holds log-probabilities at temperature 1, in one of the forms of ``values``. Padding is what stands for
+no mass there, in ``tail`` too; a padded index is its type's maximum. A skipped sample has nothing kept and no tail.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.errors import InputError, NonFiniteError
-from logitstore.store.layout import Q8_PADDING, Q8_STEP
-from logitstore.store.manifest import Values
+from logitstore.store.values import RANKED_BY_CODE, Values, codes, mass_table, quantise, rank_by_code, value_dtype
 
 F32 = NDArray[np.float32]
-
-_Q8_LAST = Q8_PADDING - 1
-_F16_LOWEST = float(np.finfo(np.float16).min)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +88,7 @@ def encode_records(
         tail_B: log of the mass outside the kept classes; -inf for none.
         kept_B: ranks that count, per record; 0 for a skipped sample, whose tail is stored as "no mass".
         topk: K of the store.
-        values: ``q8`` or ``f16``.
+        values: form of the store.
         num_classes: C.
 
     Returns:
@@ -121,35 +115,10 @@ def encode_records(
     np.copyto(index[:, :given], index_BK, where=kept_BK, casting="unsafe")
     logp = np.full((num_records, topk), -np.inf, np.float32)
     np.copyto(logp[:, :given], logp_BK, where=kept_BK)
-    return index, quantise(logp, values), quantise(np.where(empty_B, np.float32(-np.inf), tail_B), values)
-
-
-def quantise(logp: F32, values: Values) -> NDArray[Any]:
-    """Stored form of float32 log-masses of any shape; -inf becomes padding. No NaN may be among them."""
-    present = logp > -np.inf
-    if values == "f16":
-        clamped = np.maximum(logp, np.float32(_F16_LOWEST), where=present, out=np.full_like(logp, np.nan))
-        return clamped.astype(np.float16)
-    # A log-probability is at most 0 but for the rounding of the softmax. np.rint rounds half to even.
-    scaled = np.multiply(logp, np.float32(-1 / Q8_STEP), where=present, out=np.zeros_like(logp))
-    codes = np.clip(np.rint(scaled), 0, _Q8_LAST).astype(np.uint8)
-    codes[~present] = Q8_PADDING
-    return codes
-
-
-@cache
-def mass_table(values: Values) -> F32:
-    """Mass of every code, float32 [256] or [65536]; padding has mass 0. Not to be written to."""
-    if values == "q8":
-        return np.append(np.exp(-Q8_STEP * np.arange(Q8_PADDING)), 0.0).astype(np.float32)
-    stored = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
-    with np.errstate(over="ignore", invalid="ignore"):  # of codes that no record holds
-        return np.nan_to_num(np.exp(stored.astype(np.float32)), nan=0.0)
-
-
-def codes(stored: NDArray[Any]) -> NDArray[Any]:
-    """Stored log-probabilities as the unsigned numbers that ``mass_table`` is indexed by; nothing is copied."""
-    return stored if stored.dtype == np.uint8 else stored.view(np.uint16)
+    stored, tail = quantise(logp, values), quantise(np.where(empty_B, np.float32(-np.inf), tail_B), values)
+    if values in RANKED_BY_CODE:
+        index, stored = rank_by_code(index, stored)
+    return index, stored, tail
 
 
 def kept_counts(index_BK: NDArray[Any]) -> NDArray[np.int32]:
@@ -159,7 +128,7 @@ def kept_counts(index_BK: NDArray[Any]) -> NDArray[np.int32]:
 
 
 def decode_records(
-    index_BK: NDArray[Any], logp_BK: NDArray[Any], tail_B: NDArray[Any], *, topk: int | None = None
+    index_BK: NDArray[Any], logp_BK: NDArray[Any], tail_B: NDArray[Any], *, values: Values, topk: int | None = None
 ) -> tuple[NDArray[Any], F32, F32]:
     """Masses of stored records, normalised so that kept classes and tail sum to 1 (within 1e-6).
 
@@ -167,6 +136,7 @@ def decode_records(
         index_BK: stored classes.
         logp_BK: stored log-probabilities.
         tail_B: stored log of the tail's mass.
+        values: form of the store.
         topk: keep only so many ranks; the mass of the others goes to the tail.
 
     Returns:
@@ -174,7 +144,7 @@ def decode_records(
         stays without.
 
     Raises:
-        InputError: the shapes do not fit together.
+        InputError: the shapes do not fit together, or another form was stored.
     """
     if not (logp_BK.shape == index_BK.shape and tail_B.shape == index_BK.shape[:1]):
         raise InputError(
@@ -183,7 +153,7 @@ def decode_records(
         )
     count, width = index_BK.shape
     out = DecodedRecords.empty(count, width if topk is None else min(topk, width), index_BK.dtype)
-    out.decode(0, index_BK[None], logp_BK[None], tail_B, 0, count)
+    out.decode(0, index_BK[None], logp_BK[None], tail_B, 0, count, values=values)
     return out.index, out.prob, out.tail
 
 
@@ -211,7 +181,15 @@ class DecodedRecords:
         )
 
     def decode(
-        self, at: int, index_QPR: NDArray[Any], logp_QPR: NDArray[Any], tail_P: NDArray[Any], low: int, high: int
+        self,
+        at: int,
+        index_QPR: NDArray[Any],
+        logp_QPR: NDArray[Any],
+        tail_P: NDArray[Any],
+        low: int,
+        high: int,
+        *,
+        values: Values,
     ) -> None:
         """Decode positions ``low`` to ``high`` of stored arrays into the rows from ``at`` on.
 
@@ -222,7 +200,13 @@ class DecodedRecords:
             tail_P: stored log of the tail's mass.
             low: first position in the arrays.
             high: one after the last position.
+            values: form of what is stored.
+
+        Raises:
+            InputError: it is stored in another form.
         """
+        if not logp_QPR.dtype == tail_P.dtype == value_dtype(values):
+            raise InputError(f"Log-probabilities as {values} are {value_dtype(values)}, got {logp_QPR.dtype}.")
         from logitstore.store.kernels import decode_masses  # numba loads where records are first decoded
 
         here = slice(at, at + high - low)
@@ -230,7 +214,7 @@ class DecodedRecords:
             np.ascontiguousarray(index_QPR),
             np.ascontiguousarray(codes(logp_QPR)),
             np.ascontiguousarray(codes(tail_P)),
-            mass_table("q8" if logp_QPR.dtype == np.uint8 else "f16"),
+            mass_table(values),
             index_QPR.dtype.type(np.iinfo(index_QPR.dtype).max),
             low,
             high,

@@ -119,7 +119,12 @@ class Manifest:
         ):
             if not isinstance(value, int) or value < 1 or value & (value - 1):
                 raise InputError(f"The {name} must be a power of two, got {value!r}.")
-        for name, part in (("64", WITNESS_EVERY), ("the chunk", self.chunk_size), ("the inference batch", batch)):
+        for name, part in (
+            ("64", WITNESS_EVERY),
+            ("the chunk", self.chunk_size),
+            ("the inference batch", batch),
+            ("the codec's chunk", self.codec.part),
+        ):
             if self.shard_size % part:
                 raise InputError(f"The shard size {self.shard_size} must be a multiple of {name} ({part}).")
 
@@ -127,6 +132,11 @@ class Manifest:
     def store_id(self) -> str:
         """SHA-256, in hexadecimal, of the manifest's canonical JSON without ``versions`` and ``num_epochs``."""
         return hashlib.sha256(canonical_json(self._identity())).hexdigest()
+
+    @cached_property
+    def records_id(self) -> str:
+        """Store id of the standard store of the same records: what is stored, however it is coded."""
+        return dataclasses.replace(self, codec=self.codec.standard).store_id
 
     @property
     def num_shards(self) -> int:
@@ -190,6 +200,14 @@ class Manifest:
         """
         if self.store_id == present.store_id:
             return
+        if self.codec.name != present.codec.name:
+            raise MismatchError(
+                f"The codec of the store at {where}",
+                stored=self.codec.name,
+                present=present.codec.name,
+                remedy="Dump into a standard store, or convert into another folder: logitstore convert makes packed stores "
+                "of standard ones, and adds epochs that were dumped since.",
+            )
         ours, theirs = dict(_flatten(self._identity())), dict(_flatten(present._identity()))
         names = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
         shown = names[:_SHOWN_DIFFERENCES]

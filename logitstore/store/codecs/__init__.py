@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from logitstore.errors import FormatError
+from logitstore.store.codecs.packed import PackedCodec
 from logitstore.store.codecs.standard import StandardCodec
 
 
@@ -17,6 +18,16 @@ class Codec(Protocol):
     @property
     def name(self) -> str:
         """The codec's name in manifests."""
+        ...
+
+    @property
+    def part(self) -> int:
+        """Positions of which a shard must have a multiple."""
+        ...
+
+    @property
+    def standard(self) -> StandardCodec:
+        """Codec of the standard store of the same records; a standard codec itself."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
@@ -33,7 +44,7 @@ class Codec(Protocol):
         ...
 
 
-CODECS: dict[str, type[Codec]] = {"standard": StandardCodec}
+CODECS: dict[str, type[Codec]] = {"standard": StandardCodec, "packed": PackedCodec}
 
 
 def codec_from_dict(values: Mapping[str, Any]) -> Codec:

@@ -30,6 +30,7 @@ class StandardCodec:
     """Standard zarr codecs only."""
 
     name: ClassVar[str] = "standard"
+    part: ClassVar[int] = 1
 
     level: int = 6
     """Blosc's compression level, 1 to 9."""
@@ -37,6 +38,11 @@ class StandardCodec:
     def __post_init__(self) -> None:
         if not 1 <= self.level <= 9:
             raise InputError(f"The level of codec 'standard' must lie in 1..9, got {self.level}.")
+
+    @property
+    def standard(self) -> StandardCodec:
+        """This codec."""
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON values."""

@@ -206,6 +206,33 @@ class Pair(click.ParamType):  # type: ignore[type-arg]  # older clicks have no g
         return first, second
 
 
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # as above
+    """``A,B,...`` as numbers. Errors show the example."""
+
+    name = "numbers"
+
+    def __init__(self, *, example: str) -> None:
+        self.example = example
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What --help shows for a value."""
+        return "A,B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """The numbers of the text."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(map(float, str(value).split(",")))
+        except ValueError:
+            self.fail(f"{value!r} is no list of numbers, as in {self.example}.", param, ctx)
+
+
+def one_or_several(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> Any:
+    """What an option that may be repeated was given: None, one value, or all of them."""
+    return values if len(values) > 1 else next(iter(values), None)
+
+
 option = partial(click.option, show_default=True)
 count = click.IntRange(min=1)
 json_option = option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")

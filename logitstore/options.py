@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from logitstore.console import Command, Pair, count, option
+from logitstore.console import Command, Numbers, Pair, count, one_or_several, option
 
 _FINETUNE = (
     option("--teacher", required=True, help="swin_t, swin_b, …, or any timm model."),
@@ -69,7 +69,10 @@ _DUMP = (
 _TRAIN = (
     option("--config", help="Repeat a run from its run.yaml, or from options in a YAML file; flags override."),
     option("--student", default="tinyvit_21m", help="tinyvit_5m, swin_n, deit_tiny, …, or any timm model."),
-    option("--store", help="The store to learn from.  [default: the one of this data under runs/dump]"),
+    option("--store", multiple=True, callback=one_or_several,
+           help="The store to learn from; several: their mean.  [default: the one of this data under runs/dump]"),
+    option("--weights", type=Numbers(example="0.5,0.5"),
+           help="Weights of several stores in the mean, in their order.  [default: the same for all]"),
     option("--data", default="digits", help="The data set that the store was made of."),
     option("--val-data", help="Data set to validate on.  [default: the val split of --data]"),
     option("--subset", type=count, help="Use only this many samples.  [default: as many as the store was made of]"),

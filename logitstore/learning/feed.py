@@ -9,7 +9,7 @@ from typing import Any
 
 from logitstore.images import ImageSet
 from logitstore.loader import Batch, Exclusion, ViewLoader
-from logitstore.store import Store
+from logitstore.store import Ensemble, Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Feed:
     """What is trained on."""
     validation: ImageSet | None
     """What is validated on; None where there is nothing with labels."""
-    store: Store | None
+    store: Store | Ensemble | None
     """Where views and targets come from; None trains on labels."""
     loader: ViewLoader
     """Makes the batches."""
@@ -61,7 +61,7 @@ class Feed:
 
     def identity(self) -> dict[str, Any]:
         """What decides the batches, as JSON types."""
-        stored = {} if self.store is None else {"store": self.store.manifest.store_id, "stored_epochs": self.epochs}
+        stored = {} if self.store is None else {**self.store.identity(), "stored_epochs": self.epochs}
         excluded = {} if self.exclusion is None else {"exclude": self.exclusion.describe()}
         return {
             "targets": "hard labels" if self.store is None else "store",

@@ -24,7 +24,7 @@ from logitstore.pcg import VisitOrder, view_seeds
 from logitstore.views import Renderer, ViewSpec
 
 if TYPE_CHECKING:
-    from logitstore.store import Records, Store
+    from logitstore.store import Ensemble, Records, Store
 
 _MIN_TASK, _MAX_TASK = 2, 16  # images in one task; even, so that pairs stay in one task
 _TASKS_AHEAD = 3  # full tasks under way per worker, so that none waits
@@ -42,19 +42,19 @@ class ViewLoader:
         images: the data set.
         spec: what may happen to a view.
         run_seed: gives fresh seeds (the producer); or
-        store: gives stored seeds and records (the consumer).
+        store: gives stored seeds and records (the consumer); of several stores the mean of what their teachers say.
         batch_size: views in a global batch, over all ranks; with more than one rank a multiple of 2 x world.
         workers: threads; 0 works in the calling thread.
         size: height and width of views in pixels; None is the spec's. At another size witnesses are not checked.
         rank: which slice of each global batch to make, in [0, world).
         world: slices in a global batch.
-        topk: read at most this many classes of each record; None reads all.
+        topk: read at most this many classes of each record of each store; None reads all.
         skip_bad: an image that does not decode becomes a view of the fill colour with weight 0, and where the spec
             mixes its neighbour has weight 0 too; otherwise it raises, unless the store has no record of it either.
         check_witnesses: compare views with the store's witnesses.
         drop_last: leave out an incomplete last global batch.
-        shuffle_seed: visit whole shards of the store in an order that depends on this and on the pass; None visits
-            positions in order.
+        shuffle_seed: visit whole shards of the (first) store in an order that depends on this and on the pass; None
+            visits positions in order.
         logits: read the teacher's logits from the store, too, which must be dense and have ``logz``.
         exclude: samples whose views have weight 0, and where the spec mixes their neighbours' too; they are rendered
             all the same, and nothing moves. An excluded image need not decode.
@@ -72,7 +72,7 @@ class ViewLoader:
         spec: ViewSpec,
         *,
         run_seed: int | None = None,
-        store: Store | None = None,
+        store: Store | Ensemble | None = None,
         batch_size: int,
         workers: int,
         size: int | None = None,
@@ -91,10 +91,11 @@ class ViewLoader:
         if (run_seed is None) == (store is None):
             raise InputError("A view loader takes its seeds either from a run seed or from a store.")
         if store is not None:
-            check_store(store, images, spec)
+            for member in store.members:
+                check_store(member, images, spec)
             if logits:
                 store.require_logits()
-            run_seed = store.manifest.run_seed
+            run_seed = store.members[0].manifest.run_seed
         assert run_seed is not None
         self.images, self.spec, self.store = images, spec, store
         self.batch_size, self.workers, self.rank, self.world = batch_size, workers, rank, world
@@ -229,7 +230,7 @@ class ViewLoader:
     def _way(self, visit: int) -> Visit:
         if self.store is None or self._shuffle_seed is None:
             return Visit(num_samples=self.images.num_samples)
-        size = self.store.manifest.shard_size
+        size = self.store.members[0].manifest.shard_size
         return Visit(num_samples=self.images.num_samples, shard_size=size, shuffle_seed=self._shuffle_seed, epoch=visit)
 
     def _close(self, work: Work) -> Batch:
@@ -237,7 +238,7 @@ class ViewLoader:
         batch = work.batch(self.images.labels, witnessed=self._painter.witnesses)
         if self.checks_witnesses:
             assert self.store is not None
-            check_witnesses(self.store, self.images, batch)
+            check_witnesses(self.store.members[0], self.images, batch)  # the others' were compared with its own
         return batch
 
 

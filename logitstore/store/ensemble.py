@@ -80,6 +80,10 @@ class Ensemble:
         """C."""
         return self.members[0].num_classes
 
+    def identity(self) -> dict[str, Any]:
+        """What tells it from others, as JSON values."""
+        return {"store": [member.store_id for member in self.members], "weights": list(self.weights)}
+
     def read(self, epoch: int, start: int, stop: int, *, topk: int | None = None) -> Records:
         """The mean of the records at positions ``start`` to ``stop`` of an epoch.
 

@@ -1,18 +1,19 @@
-"""What a training run is asked to do, and what it gives back."""
+"""What a training run is asked to do."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from os import PathLike, fspath
 from typing import Any, get_type_hints
 
 from logitstore.errors import InputError
 from logitstore.learning.runfile import read_options
+from logitstore.store.ensemble import normalised
 from logitstore.views.spec import names_transform
 from students.recipes import RECIPES, Recipe, select_recipe
 
 _TEACHER_LOSS = ("distillation", "temperature", "joint", "alpha", "harmonic_weights")
-_STORE_FLAGS = ("store", "topk", "shuffle")
+_STORE_FLAGS = ("store", "weights", "topk", "shuffle")
 _RECIPE_FIELDS = (
     "epochs",
     "warmup_epochs",
@@ -40,8 +41,11 @@ class TrainConfig:
 
     student: str = "tinyvit_21m"
     """A name as ``students.create_student`` takes it."""
-    store: str | None = None
-    """Where the store lies; None takes the one under ``runs/dump`` that was made of this data set."""
+    store: str | tuple[str, ...] | None = None
+    """Where the store lies; several are distilled from together, see ``weights``. None takes the one under
+    ``runs/dump`` that was made of this data set."""
+    weights: tuple[float, ...] | None = None
+    """Weights of the mean of several stores, in their order, divided by their sum; None is the same for all."""
     data: str = "digits"
     """The data set that the store was made of, as ``open_images`` takes it; its ``train`` split is trained on."""
     val_data: str | None = None
@@ -160,6 +164,10 @@ class TrainConfig:
                         f"--hard-labels-only leaves no loss but that on labels, so --{name.replace('_', '-')} has no "
                         "meaning; leave one out."
                     )
+        if self.weights is not None:
+            if len(self.stores) < 2:
+                raise InputError("--weights says how to join several stores: give --store for each of them, too.")
+            normalised(self.weights, len(self.stores))
         recipe = self.effective_recipe()
         self._require_a_use_of_the_store(recipe)
         batch = recipe.batch_size
@@ -184,6 +192,13 @@ class TrainConfig:
         for name in _STORE_FLAGS:
             if getattr(self, name) is not None:
                 raise InputError(f"{why}, so --{name} has no meaning; {way_out}.")
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The stores that were named."""
+        if self.store is None:
+            return ()
+        return (self.store,) if isinstance(self.store, str | PathLike) else tuple(self.store)
 
     @property
     def opens_store(self) -> bool:
@@ -211,6 +226,8 @@ class TrainConfig:
             options = {name: value for name, value in options.items() if name not in of_a_teacher}
         elif any(overrides.get(name) is not None for name in of_a_teacher):
             options.pop("hard_labels_only", None)
+        if isinstance(overrides.get("store"), str):
+            options.pop("weights", None)
         return cls(**{**options, **overrides})
 
     def options(self) -> dict[str, Any]:
@@ -222,11 +239,7 @@ class TrainConfig:
         for name in ("fresh", "recipe", "drop_path", *_RECIPE_FIELDS):
             del given[name]
         given["recipe"] = self.effective_recipe().to_dict()
-        return {
-            name: fspath(value) if isinstance(value, PathLike) else value
-            for name, value in given.items()
-            if value is not None
-        }
+        return {name: _plain(value) for name, value in given.items() if value is not None}
 
     def effective_recipe(self) -> Recipe:
         """The recipe with this configuration's overrides.
@@ -245,6 +258,13 @@ class TrainConfig:
             return select_recipe(self.recipe, data=self.data, **overrides)
         except ValueError as exc:
             raise InputError(str(exc)) from exc
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON takes it."""
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    return fspath(value) if isinstance(value, PathLike) else value
 
 
 def _refuse_transform(path: str | PathLike[str], options: dict[str, Any]) -> None:
@@ -267,31 +287,3 @@ def _leaves_labels_alone(overrides: dict[str, Any], options: dict[str, Any]) -> 
     if recipe in RECIPES:
         recipe = RECIPES[recipe]()
     return isinstance(recipe, Recipe) and recipe.distillation == "none"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """What a training run left behind."""
-
-    out: str
-    """The run's folder."""
-    checkpoint: str
-    """The student's weights after the last step (their average, where the recipe keeps one); their card lies beside."""
-    epochs: int
-    """Passes over the data."""
-    steps: int
-    """Optimiser steps of the whole run, over all its parts."""
-    loss: float | None
-    """Mean loss of the last epoch; None where this call had nothing left to do."""
-    accuracy: dict[str, Any] | None
-    """``cards.Accuracy.to_dict`` of the student in ``checkpoint``; None without validation images."""
-    best_checkpoint: str | None
-    """The student of the epoch that validated best."""
-    best_accuracy: dict[str, Any] | None
-    """Its accuracy: chosen on the images it is measured on, so optimistic."""
-    images_per_second: float
-    """Training images per second of this call, validation and checkpoints left out; 0 where none were left."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        return asdict(self)

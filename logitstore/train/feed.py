@@ -17,7 +17,7 @@ from logitstore.learning.feed import Feed
 from logitstore.learning.validation import open_validation
 from logitstore.loader import ViewLoader, as_dumped, read_exclusion, stored_spec
 from logitstore.loader.matching import check_store, numbered
-from logitstore.store import Store, open_store
+from logitstore.store import Ensemble, Store, open_store
 from logitstore.train.config import TrainConfig
 from logitstore.views import ViewSpec, check_transform, view_spec
 from students.recipes import Recipe
@@ -40,7 +40,7 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
     """
     images = open_images(config.data, subset=config.subset)
     notes: list[str] = []
-    store: Store | None = None
+    store: Store | Ensemble | None = None
     epochs: tuple[int, ...] = ()
     if recipe.uses_labels:
         images.require_labels(_use_of_labels(config, recipe))
@@ -50,8 +50,12 @@ def open_feed(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int 
     else:
         store, images = _open_store(config, images)
         epochs = _visited_epochs(store, recipe, notes)
-        spec = stored_spec(store, config.view, flippable=images.flippable)
-        check_store(store, images, spec)
+        if isinstance(store, Ensemble):
+            shares = zip(store.weights, store.members, strict=True)
+            notes.append(f"Targets are a mean: {' + '.join(f'{w:.4g} of {member.path}' for w, member in shares)}.")
+        spec = stored_spec(store.members[0], config.view, flippable=images.flippable)
+        for member in store.members:
+            check_store(member, images, spec)
         num_classes, class_names = store.num_classes, store.class_names
         images = numbered(images, class_names, num_classes)
     check_transform(spec, map(images.pixels, range(len(images))))
@@ -123,12 +127,12 @@ def _own_spec(config: TrainConfig, recipe: Recipe, images: ImageSet) -> ViewSpec
     return spec if images.flippable else replace(spec, hflip=0.0)
 
 
-def _open_store(config: TrainConfig, images: ImageSet) -> tuple[Store, ImageSet]:
-    """The store of this run, and as many of the images as it was made of."""
-    if config.store is None:
+def _open_store(config: TrainConfig, images: ImageSet) -> tuple[Store | Ensemble, ImageSet]:
+    """The store of this run, or several as one, and as many of the images as it was made of."""
+    if not config.stores:
         return _find_store(config, images)
-    store = open_store(config.store)
-    return store, as_dumped(store, images)
+    members = [open_store(path) for path in config.stores]
+    return members[0] if len(members) == 1 else Ensemble(members, config.weights), as_dumped(members[0], images)
 
 
 def _find_store(config: TrainConfig, images: ImageSet) -> tuple[Store, ImageSet]:
@@ -154,23 +158,39 @@ def _find_store(config: TrainConfig, images: ImageSet) -> tuple[Store, ImageSet]
     )
 
 
-def _visited_epochs(store: Store, recipe: Recipe, notes: list[str]) -> tuple[int, ...]:
-    """The stored epochs that the run goes through, again and again where it is longer; none of them has a gap."""
-    committed = store.committed()
-    begun = sorted({epoch for epoch, _ in committed})
-    visited, complete = begun[: recipe.epochs], store.complete_epochs()
-    if not begun:
-        raise IncompleteError(f"The store at {store.path} holds no shard yet: run logitstore dump again to make them.")
-    for place, epoch in enumerate(visited):
-        if epoch not in complete:
-            missing = [shard for shard in range(store.num_shards) if (epoch, shard) not in committed]
+def _visited_epochs(store: Store | Ensemble, recipe: Recipe, notes: list[str]) -> tuple[int, ...]:
+    """The stored epochs that the run goes through, again and again where it is longer; none of them has a gap.
+
+    Of several stores these are epochs that all of them have.
+    """
+    members, committed = store.members, [member.committed() for member in store.members]
+    begun = [sorted({epoch for epoch, _ in shards}) for shards in committed]
+    for member, epochs in zip(members, begun, strict=True):
+        if not epochs:
             raise IncompleteError(
-                f"Epoch {epoch} of the store at {store.path} lacks {len(missing)} of {store.num_shards} shards, number "
-                f"{missing[0]} first: run logitstore dump again to make what is missing"
-                + (f", or train on what comes before it with --epochs {place}." if place else ".")
+                f"The store at {member.path} holds no shard yet: run logitstore dump again to make them."
             )
-    if len(visited) < min(store.num_epochs, recipe.epochs):
-        notes.append(f"Of the store's {store.num_epochs} epochs {len(visited)} are there; these are used.")
+    visited = [epoch for epoch in begun[0] if all(epoch in epochs for epochs in begun)][: recipe.epochs]
+    if not visited:
+        theirs = "; ".join(f"{m.path} has {e[0]} to {e[-1]}" for m, e in zip(members, begun, strict=True))
+        raise IncompleteError(f"The stores have no epoch in common: {theirs}. Let a dump make those that are missing.")
+    for place, epoch in enumerate(visited):
+        for member, shards in zip(members, committed, strict=True):
+            _require_whole(member, shards, epoch, place)
+    room = max(member.num_epochs for member in members)
+    if len(visited) < min(room, recipe.epochs):
+        whose, where = ("store's", "") if len(members) == 1 else ("stores'", " in all of them")
+        notes.append(f"Of the {whose} {room} epochs {len(visited)} are there{where}; these are used.")
     if recipe.epochs > len(visited):
         notes.append(f"{recipe.epochs} epochs from a store of {len(visited)}: its epochs come again and again.")
     return tuple(visited)
+
+
+def _require_whole(store: Store, committed: set[tuple[int, int]], epoch: int, place: int) -> None:
+    """Refuse an epoch with a gap, the one after ``place`` others."""
+    if missing := [shard for shard in range(store.num_shards) if (epoch, shard) not in committed]:
+        raise IncompleteError(
+            f"Epoch {epoch} of the store at {store.path} lacks {len(missing)} of {store.num_shards} shards, number "
+            f"{missing[0]} first: run logitstore dump again to make what is missing"
+            + (f", or train on what comes before it with --epochs {place}." if place else ".")
+        )

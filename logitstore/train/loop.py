@@ -23,9 +23,10 @@ from logitstore.learning.learner import Learner
 from logitstore.learning.run import Run
 from logitstore.models import build_model, model_name, own_preprocessing
 from logitstore.progress import ProgressFactory
-from logitstore.train.config import TrainConfig, TrainResult
+from logitstore.train.config import TrainConfig
 from logitstore.train.feed import open_feed
 from logitstore.train.notes import misfits
+from logitstore.train.result import TrainResult
 from students import build_arguments
 
 

@@ -1,6 +1,6 @@
 """Codec ``packed``: records coded by a range coder with a model of the first epochs; one array of bytes holds them.
 
-What is coded, and how, is in ``logitstore.store.packed``. Here is what a manifest says of it. A packed store is made from
+What is coded, and how, is in ``logitstore.store.packed``. Here is what a manifest says of it. A packed store is made of
 a standard one by ``logitstore convert`` and names that store's codec, so that converting back gives the same store.
 """
 
@@ -29,7 +29,7 @@ class PackedCodec:
     name: ClassVar[str] = "packed"
 
     base: tuple[int, ...]
-    """The base epochs, in the order in which they are coded: each with what those before it tell, all others with all."""
+    """The base epochs, in the order of coding: each is coded with what those before it tell, all others with all."""
     chunk: int
     """Positions coded together: a power of two."""
     source: StandardCodec = field(default_factory=StandardCodec)
@@ -75,8 +75,8 @@ class PackedCodec:
         if unknown := sorted(set(values) - _FIELDS):
             raise FormatError(f"Codec 'packed' has no field {unknown[0]!r}; update logitstore.")
         source = values["source"]
-        if source.get("name") != StandardCodec.name:
-            raise FormatError(f"Codec 'packed' stands for a standard store, not for one of codec {source.get('name')!r}.")
+        if (name := source.get("name")) != StandardCodec.name:
+            raise FormatError(f"Codec 'packed' stands for a standard store, not for one of codec {name!r}.")
         return cls(base=tuple(values["base"]), chunk=values["chunk"], source=StandardCodec.from_dict(source))
 
     def pipeline(self, array: str, dtype: np.dtype[Any]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Names, shapes, keys and zarr metadata of a store's objects: pure functions of the manifest.
 
-Dimensions: E epochs, N positions, K ranks, W = ceil(N / 64) blocks.
+Dimensions: E epochs, N positions, K ranks, ceil(N / 64) blocks, chunks of positions and their bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from logitstore.checksums import canonical_json, crc32c_hex, is_intact, seal
 from logitstore.errors import DamagedError, FormatError
 from logitstore.store.codecs import Codec
+from logitstore.store.codecs.packed import PackedCodec
 from logitstore.store.manifest import WITNESS_EVERY, Manifest
 from logitstore.store.values import CODES_PER_NAT, PADDING, Values, value_dtype
 
@@ -38,9 +39,9 @@ class ArrayLayout:
     dtype: np.dtype[Any]
     dimensions: tuple[str, ...]
     length: int
-    """Extent of the second dimension: N positions or W blocks."""
+    """Extent of the second dimension: N positions, or runs of ``every`` of them."""
     inner: tuple[int, ...]
-    """``(K,)`` or ``()``."""
+    """``(K,)``, ``(bytes,)`` or ``()``."""
     shard: int
     """Entries of the second dimension in one object."""
     chunk: int
@@ -49,6 +50,8 @@ class ArrayLayout:
     """Ranks compressed together, or ``()``."""
     fill: int | float
     attributes: Mapping[str, Any]
+    every: int = 1
+    """Positions that one entry of the second dimension stands for."""
 
     def key(self, epoch: int, shard: int) -> str:
         """Key of the object that holds one shard."""
@@ -56,8 +59,7 @@ class ArrayLayout:
 
     def shape(self, positions: int) -> tuple[int, ...]:
         """Shape of this array's part of a shard of so many positions."""
-        first = -(-positions // WITNESS_EVERY) if self.name == "witness" else positions
-        return (first, *self.inner)
+        return (-(-positions // self.every), *self.inner)
 
     def document(self, num_epochs: int, codec: Codec) -> dict[str, Any]:
         """The array's ``zarr.json``."""
@@ -85,6 +87,12 @@ class ArrayLayout:
 
 def array_layouts(manifest: Manifest) -> dict[str, ArrayLayout]:
     """The arrays of a store by name, in the order in which their objects are written."""
+    packed = isinstance(manifest.codec, PackedCodec)
+    arrays = [_packed_layout(manifest, manifest.codec)] if packed else _standard_layouts(manifest)
+    return {array.name: array for array in (*arrays, _witness_layout(manifest))}
+
+
+def _standard_layouts(manifest: Manifest) -> list[ArrayLayout]:
     m = manifest
     quantised: dict[str, Any] = {}
     value_fill: float = math.nan
@@ -107,26 +115,49 @@ def array_layouts(manifest: Manifest) -> dict[str, ArrayLayout]:
             attributes=attributes,
         )
 
-    arrays = [
+    return [
         along_positions("seed", np.dtype(np.uint32), 0, {}),
         along_positions("index", m.index_dtype, int(np.iinfo(m.index_dtype).max), {}, ranked=True),
         along_positions("logp", m.value_dtype, value_fill, quantised, ranked=True),
         along_positions("tail", m.value_dtype, value_fill, quantised),
         *([along_positions("logz", np.dtype(np.float32), math.nan, {})] if m.logz else []),
-        ArrayLayout(
-            name="witness",
-            dtype=np.dtype(np.uint32),
-            dimensions=("epoch", "block"),
-            length=-(-m.num_samples // WITNESS_EVERY),
-            inner=(),
-            shard=m.shard_size // WITNESS_EVERY,
-            chunk=m.shard_size // WITNESS_EVERY,
-            inner_chunk=(),
-            fill=0,
-            attributes={},
-        ),
     ]
-    return {array.name: array for array in arrays}
+
+
+def _packed_layout(manifest: Manifest, codec: PackedCodec) -> ArrayLayout:
+    """One row of bytes for each run of positions that are coded together, with zeros behind what it takes."""
+    from logitstore.store.packed import RecordShape, chunk_bytes  # what codes records loads where it is used
+
+    width = chunk_bytes(RecordShape.of(manifest), codec.chunk)
+    return ArrayLayout(
+        name="packed",
+        dtype=np.dtype(np.uint8),
+        dimensions=("epoch", "chunk", "byte"),
+        length=-(-manifest.num_samples // codec.chunk),
+        inner=(width,),
+        shard=manifest.shard_size // codec.chunk,
+        chunk=1,
+        inner_chunk=(width,),
+        fill=0,
+        attributes={},
+        every=codec.chunk,
+    )
+
+
+def _witness_layout(manifest: Manifest) -> ArrayLayout:
+    return ArrayLayout(
+        name="witness",
+        dtype=np.dtype(np.uint32),
+        dimensions=("epoch", "block"),
+        length=-(-manifest.num_samples // WITNESS_EVERY),
+        inner=(),
+        shard=manifest.shard_size // WITNESS_EVERY,
+        chunk=manifest.shard_size // WITNESS_EVERY,
+        inner_chunk=(),
+        fill=0,
+        attributes={},
+        every=WITNESS_EVERY,
+    )
 
 
 def metadata_documents(manifest: Manifest) -> dict[str, bytes]:

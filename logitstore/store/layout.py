@@ -87,9 +87,9 @@ class ArrayLayout:
 
 def array_layouts(manifest: Manifest) -> dict[str, ArrayLayout]:
     """The arrays of a store by name, in the order in which their objects are written."""
-    packed = isinstance(manifest.codec, PackedCodec)
-    arrays = [_packed_layout(manifest, manifest.codec)] if packed else _standard_layouts(manifest)
-    return {array.name: array for array in (*arrays, _witness_layout(manifest))}
+    codec = manifest.codec
+    records = [_packed_layout(manifest, codec)] if isinstance(codec, PackedCodec) else _standard_layouts(manifest)
+    return {array.name: array for array in (*records, _witness_layout(manifest))}
 
 
 def _standard_layouts(manifest: Manifest) -> list[ArrayLayout]:

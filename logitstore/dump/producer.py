@@ -57,14 +57,18 @@ class Producer:
 
     def __init__(self, config: DumpConfig, progress: ProgressFactory | None) -> None:
         self._config, self._progress = config, progress
-        notes = start(progress, None, "img")
+        self._notes = notes = start(progress, None, "img")
         self._shown = open_shown(config)
         self._images = self._shown.images
         self._inference = Inference(config, self._images, self._shown.spec, notes.say)
-        num_classes = self._inference.teacher.num_classes
+        teacher = self._inference.teacher
+        num_classes = teacher.num_classes
+        if remark := self._shown.remark(num_classes, teacher.class_names):
+            notes.say(remark)
         if config.topk > num_classes:
             notes.say(f"--topk {config.topk} is more than there are classes: all {num_classes} are kept.")
         self.path = Path(config.store or run_folder("dump", config.teacher, self._images.name))
+        self._shown.require_elsewhere(self.path)
         self._batch_size = self._inference.batch_size(config.shard_size)
         self._loader = self._shown.loader(
             batch_size=self._batch_size,

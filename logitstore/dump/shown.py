@@ -9,11 +9,12 @@ seed would make, and does not depend on the other one. Where they are not, its m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from logitstore.dump.config import DIGITS_EPOCHS, DumpConfig
-from logitstore.errors import IncompleteError, MismatchError
+from logitstore.errors import IncompleteError, InputError, MismatchError
 from logitstore.images import ImageSet, open_images
 from logitstore.inference import open_views
 from logitstore.loader import Batch, ViewLoader, as_dumped, stored_spec
@@ -74,6 +75,31 @@ class Shown:
                     f"of {shards} shards, number {missing[0]} first: let its dump make them"
                     + (f", or begin with what is there: --epochs {epoch}." if epoch > epochs.start else ".")
                 )
+
+    def require_elsewhere(self, path: Path) -> None:
+        """Refuse to write where ``source`` lies.
+
+        Raises:
+            InputError: the two are one.
+        """
+        if self.source is not None and self.source.path.resolve() == path.resolve():
+            raise InputError(
+                f"{path} is the store of --views-from, and the new records need one of their own: name it with --store."
+            )
+
+    def remark(self, num_classes: int, class_names: tuple[str, ...] | None) -> str | None:
+        """A sentence for the user where a teacher of these classes and that of ``source`` have no mean."""
+        source = self.source
+        if source is None:
+            return None
+        theirs = source.class_names
+        alike = class_names is None or theirs is None or sorted(class_names) == sorted(theirs)
+        if num_classes == source.num_classes and alike:
+            return None
+        what = f"has {num_classes} classes, and that of {source.path} {source.num_classes}"
+        if num_classes == source.num_classes:
+            what = f"has classes that are called otherwise than those of {source.path}"
+        return f"The teacher {what}: students can be trained on either store, but not on both together."
 
     def recorded(self) -> str | None:
         """What a manifest says of ``source``: its store id where its seeds are its own, else nothing.

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs as a file
 
 from benchmarks.common import SHARED_DATA, Row, arguments, finish, print_table
-from benchmarks.stores import bench_manifest, write_shard
+from benchmarks.stores import bench_manifest, store_bytes, write_shard
 from logitstore.cuts import Cut, Dense, largest_floor
 from logitstore.store import create_store, open_store
 from logitstore.store.values import FORMS, Values
@@ -107,8 +107,7 @@ def measure(folder: Path, dense: Dense, setting: Setting) -> Row:
         views = dense[rows_NE[records.sample, epoch]]
         kl.append(views.kl(records.index, records.prob, records.tail).mean())
         kept.append(records.kept.mean())
-    size = {file: file.stat().st_size for file in path.rglob("*") if file.is_file()}
-    metadata = sum(count for file, count in size.items() if file.suffix == ".json")
+    size, metadata = store_bytes(path)
     shutil.rmtree(path)
     return {
         "codec": "standard",
@@ -117,7 +116,7 @@ def measure(folder: Path, dense: Dense, setting: Setting) -> Row:
         "values": setting.values,
         "epochs": setting.epochs,
         "mean_kept": float(np.mean(kept)),
-        "bytes_per_record": sum(size.values()) / len(dense),
+        "bytes_per_record": size / len(dense),
         "metadata_bytes": metadata / len(dense),
         "kl": float(np.mean(kl)),
         "4+4K": 4 + 4 * setting.topk,

@@ -1,8 +1,12 @@
-"""Stores made of records in memory, for measurements without images: no views were rendered, so witnesses are zero."""
+"""Stores made of records in memory, for measurements without images: no views were rendered, so witnesses are zero.
+
+And what a store on disk weighs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,3 +73,9 @@ def write_shard(
     assert claim is not None, "nobody else writes this store"
     with claim:
         commit_shard(store, claim, block)
+
+
+def store_bytes(path: Path) -> tuple[int, int]:
+    """All bytes of a store on disk, and those of its metadata and commits among them."""
+    size = {file: file.stat().st_size for file in path.rglob("*") if file.is_file()}
+    return sum(size.values()), sum(count for file, count in size.items() if file.suffix == ".json")

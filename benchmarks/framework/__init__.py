@@ -10,6 +10,7 @@ steps      the record of what is done; what is left to do, at once or several at
 base       what every protocol is run on, and for how long
 models     the steps that every protocol has: a teacher, a dense store, trained models
 session    one call of a script, from its flags to the JSON line
+shares     accuracies over seeds as cells of a table
 rows, setting, protocol, report
            the Swin compression framework's: ``benchmarks/swin_framework.py``
 ========== ===========================================================================

@@ -98,6 +98,7 @@ class BaseProtocol:
         options: Words | None = None,
         seed: int = 0,
         needs: Words = (),
+        command: Words = ("train",),
         module: str = "logitstore",
     ) -> Step:
         """The step that trains a model.
@@ -109,11 +110,11 @@ class BaseProtocol:
             options: further options of ``logitstore train``; None is the setting's.
             seed: run seed.
             needs: steps that come before.
-            module: what trains it; another one than ``logitstore`` takes the options of its ``train``.
+            command: what trains it, with options of its own; it takes those of ``logitstore train``, too.
+            module: whose command that is.
         """
         setting = self.setting
         out = setting.out / name
-        command = ("train",) if module == "logitstore" else ()
         return Step(
             name=name,
             words=(*command, *words, "--recipe", setting.recipe, "--size", str(setting.side), "--epochs", str(epochs),

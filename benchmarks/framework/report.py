@@ -18,8 +18,8 @@ from benchmarks.common import Row as Cells
 from benchmarks.framework.protocol import Protocol
 from benchmarks.framework.rows import MODELS, ORDER, TEACHER, TEACHER_TOP1
 from benchmarks.framework.setting import Setting
+from benchmarks.framework.shares import percent_cells, top1_of
 from benchmarks.framework.steps import Result
-from logitstore.accuracy import wilson_interval
 
 Results = Mapping[str, Result]
 """What finished steps printed, by name."""
@@ -52,25 +52,9 @@ def _cells(table: str, model: str, training: str, by_seed: Mapping[int, Result |
     cells: Cells = {"table": table, "model": model, "training": training, PAPER: paper}
     if not done:
         return cells
-    images = next(iter(done.values()))[1]
+    found = percent_cells(done)
     mean = sum(share for share, _ in done.values()) / len(done)
-    low, high = wilson_interval(round(mean * images), images)
-    return cells | {
-        "top-1 %": round(100 * mean, 2),
-        "95% interval": f"{100 * low:.1f} to {100 * high:.1f}",
-        "each seed": ", ".join(f"{100 * share:.2f}" for share, _ in done.values()),
-        "difference": round(100 * mean - paper, 2),
-        "seeds": {str(seed): round(100 * share, 2) for seed, (share, _) in done.items()},
-        "interval": [round(100 * low, 2), round(100 * high, 2)],
-        "test_images": images,
-    }
-
-
-def top1_of(result: Result) -> tuple[float, int]:
-    """Share of right answers and number of images, of what ``train`` or ``eval`` printed."""
-    if "accuracy" in result:
-        return result["accuracy"]["top1_share"], result["accuracy"]["images"]
-    return result["top1"], result["num_samples"]
+    return cells | found | {"difference": round(100 * mean - paper, 2)}
 
 
 def orders(rows: list[Cells]) -> list[Cells]:

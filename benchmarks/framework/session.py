@@ -32,7 +32,7 @@ def parser(description: str, *, setting: type[BaseSetting], teacher: str) -> arg
     Args:
         description: the script in a sentence.
         setting: whose defaults are told.
-        teacher: whose file ``--teacher-checkpoint FILE`` is without a name before it.
+        teacher: whose file ``--teacher-checkpoint FILE`` is without a name before it; empty where there is no such one.
     """
     flags = arguments(description)
     flags.formatter_class = argparse.HelpFormatter
@@ -48,7 +48,7 @@ def parser(description: str, *, setting: type[BaseSetting], teacher: str) -> arg
     add("--train-options", metavar="'...'", help="further options of logitstore train, for every model")
     add("--seeds", type=numbers, metavar="0,1", help=f"run seeds of the students (default: {seeds})")
     add("--teacher-checkpoint", dest="teacher_checkpoints", type=lambda text: _checkpoint(text, teacher),
-        action="append", metavar=f"[{teacher}=]FILE",
+        action="append", metavar=f"[{teacher}=]FILE" if teacher else "NAME=FILE",
         help="a teacher that knows the data's classes: no training of it")  # fmt: skip
     add("--teacher-init", metavar="FILE", help="what the teacher is fine-tuned from: FILE, pretrained (timm's weights, "
         "default) or random (default on digits)")  # fmt: skip

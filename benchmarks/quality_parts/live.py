@@ -1,0 +1,84 @@
+"""A run whose targets a teacher makes in every step, on the views that a store replays. Its records are not looked at.
+
+All else is ``logitstore train``. The teacher's whole distribution becomes a record of all classes in float32, so what
+differs from training on a dense store is that store's rounding, and nothing else. Shape suffixes: B batch, C classes, K
+kept classes (all).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from logitstore.errors import MismatchError
+from logitstore.learning.feed import Feed
+from logitstore.loader import Batch
+from logitstore.store import Records
+from logitstore.teacher import Teacher, load_teacher, select_topk
+from logitstore.train import TrainConfig
+from logitstore.train.feed import open_feed
+from students.recipes import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveFeed(Feed):
+    """A feed whose records come from a teacher that sees each batch."""
+
+    teacher: Teacher
+    """Who speaks."""
+
+    def batches(self, epoch: int, step: int = 0, count: int | None = None) -> Generator[Batch, None, None]:
+        """As the store's, with what the teacher says now in place of what it said then."""
+        with closing(super().batches(epoch, step, count)) as batches:
+            for batch in batches:
+                yield replace(batch, records=whole_records(batch, self.teacher))
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the batches."""
+        return {**super().identity(), "targets": "live teacher", "teacher": self.teacher.sha256}
+
+
+def whole_records(batch: Batch, teacher: Teacher) -> Records:
+    """The teacher's distribution over all classes for each view of a batch, unrounded."""
+    said = select_topk(teacher.logits(batch.views_BCHW), teacher.num_classes).numpy()
+    prob_BK = np.exp(said["logp_BK"].astype(np.float64))
+    return Records(
+        sample=batch.sample_B,
+        seed=batch.seed_B,
+        index=said["index_BK"].astype(np.uint32),
+        prob=(prob_BK / prob_BK.sum(axis=1, keepdims=True)).astype(np.float32),
+        tail=np.zeros(len(batch), np.float32),
+        kept=said["kept_B"].astype(np.int32),
+        weight=np.ones(len(batch), np.float32),
+        logz=None,
+    )
+
+
+def with_live_teacher(name: str, checkpoint: str) -> Callable[..., LiveFeed]:
+    """What ``train`` opens instead of the store's own feed.
+
+    Args:
+        name: of the teacher.
+        checkpoint: its weights: those that made the store.
+    """
+
+    def opener(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int = 1) -> LiveFeed:
+        feed = open_feed(config, recipe, rank=rank, world=world)
+        assert feed.store is not None
+        teacher = load_teacher(
+            name, checkpoint=checkpoint, size=feed.loader.size, device=config.device, dtype=config.dtype
+        )
+        if teacher.sha256 != feed.store.manifest.teacher["sha256"]:
+            raise MismatchError(
+                f"The teacher of the store at {feed.store.path}",
+                stored=feed.store.manifest.teacher["sha256"],
+                present=teacher.sha256,
+                remedy="Let the teacher speak that made the store.",
+            )
+        return LiveFeed(**vars(feed), teacher=teacher)
+
+    return opener

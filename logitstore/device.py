@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 
 from logitstore.errors import InputError, ModelError
-from logitstore.launch import Launch
+from logitstore.launch import Launch, usable_cores
 from logitstore.pcg import pcg32_hash
 
 DTYPES = {
@@ -84,12 +84,6 @@ def resolve_dtype(name: str | torch.dtype | None, device: torch.device) -> torch
     if name not in DTYPES:
         raise InputError(f"Unknown dtype {name!r}; choose float32, bfloat16 or float16.")
     return DTYPES[name]
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def default_workers(device: torch.device) -> int:

@@ -13,6 +13,12 @@ from dataclasses import dataclass
 from logitstore.errors import InputError, LogitStoreError, PeerError
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Launch:
     """This process among those that were started together."""

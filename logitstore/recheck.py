@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.device import dtype_name, resolve_device, resolve_dtype, usable_cores
+from logitstore.device import dtype_name, resolve_device, resolve_dtype
 from logitstore.errors import DamagedError, IncompleteError, InputError, MismatchError, WitnessError
 from logitstore.images import ImageSet, open_images
 from logitstore.images.packed import is_packed
+from logitstore.launch import usable_cores
 from logitstore.loader import Batch, ViewLoader, as_dumped, stored_spec
 from logitstore.pack import PackReport, verify_packed
 from logitstore.pcg import VisitOrder

@@ -8,9 +8,9 @@ from typing import Any
 
 from logitstore.cards import write_atomically
 from logitstore.checksums import canonical_json, seal
-from logitstore.device import usable_cores
 from logitstore.errors import DataError, InputError, MismatchError, SplitError
 from logitstore.images.packed import FORMAT_VERSION, MANIFEST, MARK, is_packed, read_manifest
+from logitstore.launch import usable_cores
 from logitstore.loader.ordered import Workers, in_order
 from logitstore.locks import locked
 from logitstore.pack.config import PackConfig, PackResult, SplitResult

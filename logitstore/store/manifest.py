@@ -205,7 +205,7 @@ class Manifest:
                 f"The codec of the store at {where}",
                 stored=self.codec.name,
                 present=present.codec.name,
-                remedy="Dump into a standard store; logitstore convert makes a packed one of it elsewhere, and adds to it "
+                remedy="Dump into a standard store; logitstore convert makes a packed one of it elsewhere, and adds "
                 "what was dumped since.",
             )
         ours, theirs = dict(_flatten(self._identity())), dict(_flatten(present._identity()))

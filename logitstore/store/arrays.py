@@ -5,6 +5,8 @@ Shape suffixes: P positions that are compressed together, Q groups of ranks that
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +52,16 @@ class StoredArray:
         return OpenArray(array=self, epoch=epoch, shard=shard, opened=opened, size=expected.size)
 
 
+@contextlib.contextmanager
+def decodable(where: str) -> Iterator[None]:
+    """What keeps a committed object from being decoded, as a DamagedError that names it."""
+    try:
+        with readable(where):
+            yield
+    except (ValueError, RuntimeError) as exc:
+        raise DamagedError(f"{where} is what was committed, but does not decode: {exc}") from exc
+
+
 @dataclass(frozen=True, kw_only=True)
 class OpenArray:
     """One shard's part of an array. What its methods raise is a DamagedError."""
@@ -61,18 +73,19 @@ class OpenArray:
     size: int
     """Bytes of the object."""
 
+    @property
+    def where(self) -> str:
+        """Path of the object, for messages."""
+        return f"{self.array.objects.root}/{self.array.layout.key(self.epoch, self.shard)}"
+
     def part(self, number: int) -> NDArray[Any]:
         """The positions of one row of chunks as they are stored, [P], or [Q, P, R] of an array with ranks.
 
         Args:
             number: of the row, from 0; its positions beyond N hold the fill value, or are left out.
         """
-        where = f"{self.array.objects.root}/{self.array.layout.key(self.epoch, self.shard)}"
-        try:
-            with readable(where):
-                return self._part(number)
-        except (ValueError, RuntimeError) as exc:
-            raise DamagedError(f"{where} is what was committed, but does not decode: {exc}") from exc
+        with decodable(self.where):
+            return self._part(number)
 
     def whole(self) -> NDArray[Any]:
         """All positions of the shard, [S] or [S, K]."""

@@ -20,10 +20,12 @@ from logitstore.pcg import VisitOrder
 from logitstore.store.blocks import Block, BlockReader
 from logitstore.store.commits import Commit, commit_key, parse_commit_name
 from logitstore.store.dense import decode_logits, require_logits
+from logitstore.store.forms import form_of
 from logitstore.store.layout import COMMITS
 from logitstore.store.manifest import WITNESS_EVERY, Manifest
 from logitstore.store.objects import LocalObjects
 from logitstore.store.records import DecodedRecords, Records, ShardBlock
+from logitstore.store.summary import summary
 
 if TYPE_CHECKING:
     from logitstore.store.shards import ShardCoder
@@ -59,7 +61,10 @@ class Store:
         self._order = lru_cache(_ORDERS)(
             lambda epoch: VisitOrder(num_samples=manifest.num_samples, run_seed=manifest.run_seed, epoch=epoch)
         )
-        self._blocks = BlockReader(objects, manifest, documents, self.commit, cache_bytes=cache_bytes)
+        self.form = form_of(objects, manifest, documents, commit=self.commit, order=self.order)
+        self._blocks = BlockReader(
+            self.form, shard_size=manifest.shard_size, commit=self.commit, cache_bytes=cache_bytes
+        )
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -79,6 +84,11 @@ class Store:
     def store_id(self) -> str:
         """SHA-256 of what the store was made of."""
         return self.manifest.store_id
+
+    @property
+    def records_id(self) -> str:
+        """Store id of the standard store of the same records."""
+        return self.manifest.records_id
 
     def identity(self) -> dict[str, Any]:
         """What tells it from others, as JSON values."""
@@ -167,7 +177,8 @@ class Store:
             data = self.objects.get(key)
         except FileNotFoundError as exc:
             raise IncompleteError(
-                f"{self.path} lacks epoch {epoch}, shard {shard}: it was not committed. `logitstore dump` completes it."
+                f"{self.path} lacks epoch {epoch}, shard {shard}: it was not committed. "
+                f"`logitstore {self.manifest.codec.command}` completes it."
             ) from exc
         return Commit.from_bytes(data, store_id=self.store_id, epoch=epoch, shard=shard, where=f"{self.path}/{key}")
 
@@ -249,35 +260,7 @@ class Store:
 
     def info(self) -> dict[str, Any]:
         """What the store is and how much of it is there, as JSON values."""
-        m = self.manifest
-        committed = self.committed()
-        records = sum(stop - start for start, stop in (self.shard_range(shard) for _, shard in committed))
-        size = sum(size for _, size in self.objects.walk())
-        return {
-            "path": str(self.path),
-            "store_id": self.store_id,
-            "num_samples": m.num_samples,
-            "num_epochs": m.num_epochs,
-            "num_classes": m.num_classes,
-            "topk": m.topk,
-            "floor": m.floor,
-            "mass": m.mass,
-            "values": m.values,
-            "logz": m.logz,
-            "run_seed": m.run_seed,
-            "shard_size": m.shard_size,
-            "records": records,
-            "bytes": size,
-            "bytes_per_record": size / records if records else None,
-            "complete": len(committed) == self.num_epochs * self.num_shards,
-            "complete_epochs": self.complete_epochs(),
-            "shards": {"committed": len(committed), "total": self.num_epochs * self.num_shards},
-            "teacher": m.teacher,
-            "dataset": m.dataset,
-            "view": m.view,
-            "inference": m.inference,
-            "versions": m.versions,
-        }
+        return summary(self)
 
     def _check_positions(self, epoch: int, start: int, stop: int) -> None:
         if not 0 <= epoch < self.num_epochs:

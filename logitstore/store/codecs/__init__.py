@@ -21,6 +21,11 @@ class Codec(Protocol):
         ...
 
     @property
+    def command(self) -> str:
+        """The command that makes such stores."""
+        ...
+
+    @property
     def part(self) -> int:
         """Positions of which a shard must have a multiple."""
         ...

@@ -27,6 +27,7 @@ class PackedCodec:
     """Records coded with what the base epochs tell of their samples."""
 
     name: ClassVar[str] = "packed"
+    command: ClassVar[str] = "convert"
 
     base: tuple[int, ...]
     """The base epochs, in the order of coding: each is coded with what those before it tell, all others with all."""

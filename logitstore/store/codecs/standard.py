@@ -30,6 +30,7 @@ class StandardCodec:
     """Standard zarr codecs only."""
 
     name: ClassVar[str] = "standard"
+    command: ClassVar[str] = "dump"
     part: ClassVar[int] = 1
 
     level: int = 6

@@ -20,7 +20,7 @@ from logitstore.loader import ViewLoader, stored_spec
 from logitstore.models import build_model, default_preprocessing, model_name
 from logitstore.pcg import VisitOrder, view_seeds
 from logitstore.progress import Progress
-from logitstore.recheck import dense
+from logitstore.recheck import VerifyConfig, dense, verify
 from logitstore.store import open_store
 from logitstore.teacher import load_teacher
 
@@ -155,6 +155,31 @@ def test_a_store_comes_back_as_logits(tmp_path: Path) -> None:
     assert records.logz is not None
     restored = np.log(records.prob) + records.logz[:, None]
     assert np.allclose(restored, np.take_along_axis(logits_BC, records.index.astype(int), 1), atol=5e-3)
+
+
+@pytest.mark.parametrize(("values", "step"), [("q4", 1 / 4), ("q2", 1 / 2)])
+def test_coarser_values_keep_the_same_classes(
+    tmp_path: Path, reference: tuple[Path, DumpResult], values: Any, step: float
+) -> None:
+    """Stored codes are those of the teacher's log-probabilities, tied classes are in order, and the store verifies."""
+    dump(config(tmp_path, values=values, epochs=1))
+    coarse, fine = open_store(tmp_path / "store"), open_store(reference[0] / "store")
+    info = verify(
+        VerifyConfig(store=str(coarse.path), data=str(tmp_path / "data.npz"), teacher="dump_cases:teacher", workers=2)
+    )
+    assert info.ok and info.kl is not None and info.kl <= 1e-6
+    records, expected = coarse.read(0, 0, 300), fine.read(0, 0, 300)
+    assert np.array_equal(np.sort(records.index, 1), np.sort(expected.index, 1))
+    block, finer = coarse.block(0, 0), fine.block(0, 0)
+    ranks = block.logp.astype(int) * 65_536 + block.index
+    assert (np.diff(ranks, axis=1)[block.logp[:, 1:] != 255] > 0).all()
+    by_class, finer_by_class = np.argsort(block.index, 1), np.argsort(finer.index, 1)
+    code, finer_code = (
+        np.take_along_axis(array, order, 1).astype(float)
+        for array, order in ((block.logp, by_class), (finer.logp, finer_by_class))
+    )
+    there = code != 255
+    assert (np.abs(step * code - finer_code / 8)[there] <= step / 2 + 1 / 16).all() and there.mean() > 0.5
 
 
 def _other_data(folder: Path) -> dict[str, Any]:

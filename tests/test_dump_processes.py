@@ -19,6 +19,7 @@ from dataclasses import fields
 from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -138,9 +139,13 @@ def test_two_processes_share_the_work(reference: Path, start: Start) -> None:
     assert len(makers(target)) == 2
 
 
-def test_parts_one_of_which_is_killed(reference: Path, start: Start) -> None:
+@pytest.mark.parametrize("name", ["parts", "parts of another store's views"])
+def test_parts_one_of_which_is_killed(reference: Path, start: Start, name: str) -> None:
     """Two parts in two processes; what the killed one leaves, a run without parts makes."""
-    killed, whole = (config(reference, "parts", shards=f"{part}/2") for part in (0, 1))
+    options: dict[str, Any] = {}
+    if name != "parts":  # of the same teacher, so that the bytes are known
+        options = {"views_from": str(reference / "store"), "epochs": None, "size": None, "view": None, "seed": None}
+    killed, whole = (config(reference, name, shards=f"{part}/2", **options) for part in (0, 1))
     first = start(killed)
     wait(first, partial(has_more_commits, killed, 0), killed)
     second = start(whole)
@@ -149,10 +154,10 @@ def test_parts_one_of_which_is_killed(reference: Path, start: Start) -> None:
     report = finish(second, whole)
     assert first.exitcode == -signal.SIGKILL
     assert re.search(r"^complete +no$", report, re.MULTILINE)
-    committed = open_store(reference / "parts").committed()
+    committed = open_store(reference / name).committed()
     assert {divmod(number, 5) for number in range(1, 10, 2)} <= committed != {divmod(n, 5) for n in range(10)}
-    finish(start(config(reference, "parts")), killed)
-    assert snapshot(reference / "parts") == snapshot(reference / "store")
+    finish(start(config(reference, name, **options)), killed)
+    assert snapshot(reference / name) == snapshot(reference / "store")
 
 
 def test_the_main_process_takes_over_from_a_killed_one_and_speaks_for_all(reference: Path, start: Start) -> None:

@@ -160,12 +160,9 @@ def test_epochs_that_the_store_lacks_are_refused(folder: Path) -> None:
     assert dump(second(folder)).shards == 5
 
 
-def test_the_first_epoch_must_exist(folder: Path) -> None:
+def test_the_first_epoch_must_exist_and_the_store_lie_elsewhere(folder: Path) -> None:
     with pytest.raises(InputError, match=r"--start-epoch must lie in \[0, 2\), got 2"):
         dump(second(folder, start_epoch=2))
-
-
-def test_the_store_itself_is_not_written_to(folder: Path) -> None:
     with pytest.raises(InputError, match="is the store of --views-from"):
         dump(second(folder, "store"))
 

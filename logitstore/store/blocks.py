@@ -88,9 +88,7 @@ class BlockReader:
         cache_bytes: how much memory the blocks that are kept may take; the last one used is kept in any case.
     """
 
-    def __init__(
-        self, form: Form, *, shard_size: int, commit: Callable[[int, int], Commit], cache_bytes: int
-    ) -> None:
+    def __init__(self, form: Form, *, shard_size: int, commit: Callable[[int, int], Commit], cache_bytes: int) -> None:
         self._form, self._commit = form, commit
         self._parts = shard_size // form.size
         self.size = form.size

@@ -18,7 +18,7 @@ from logitstore.store.objects import LocalObjects, OpenObject
 
 _COMMIT_NAME = re.compile(r"(\d{4,})\.(\d{5,})\.json")
 _NOT_IN_CHECKSUM = ("info",)
-_REMEDY = "Restore it from a copy, or delete its commit and run `logitstore dump` again."
+_REMEDY = "Restore it from a copy, or delete its commit and run the command that made the store again."
 _CHECKED_BYTES = 1 << 18  # at a time: they stay in the processor's cache
 
 

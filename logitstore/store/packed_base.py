@@ -82,7 +82,7 @@ class BaseEpochs:
                 for shard in range(self._manifest.num_shards)
             )
             objects = [(c.epoch, c.shard, c.objects["packed"].crc32c, c.objects["packed"].size) for c in commits]
-            self._checksums[level] = google_crc32c.value(canonical_json(objects))
+            self._checksums[level] = int(google_crc32c.value(canonical_json(objects)))
         return self._checksums[level]
 
     @property

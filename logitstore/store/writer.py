@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from logitstore.errors import ClaimLostError, FormatError, InputError
+from logitstore.errors import ClaimLostError, DamagedError, FormatError, InputError
 from logitstore.store.claims import Claim, acquire, claim_key, sweep
 from logitstore.store.commits import Commit, StoredObject
 from logitstore.store.layout import COMMITS, METADATA, array_checksum, array_layouts, metadata_documents
@@ -70,7 +70,9 @@ def claim_shard(store: Store, epoch: int, shard: int) -> Claim | None:
     return claim
 
 
-def commit_shard(store: Store, claim: Claim, block: ShardBlock, info: Mapping[str, Any] | None = None) -> Commit:
+def commit_shard(
+    store: Store, claim: Claim, block: ShardBlock, info: Mapping[str, Any] | None = None, *, read_back: bool = False
+) -> Commit:
     """Write a claimed shard and commit it; the claim is given back.
 
     Args:
@@ -78,11 +80,15 @@ def commit_shard(store: Store, claim: Claim, block: ShardBlock, info: Mapping[st
         claim: from ``claim_shard``.
         block: the shard's arrays, encoded.
         info: what the commit should say besides about its making (JSON values); not part of any checksum.
+        read_back: decode what was written, as a reader would, and compare it with ``block`` before it counts.
 
     Raises:
         ClaimLostError: another process took the shard over or committed it; nothing that counts was written.
+        DamagedError: what was written does not read back.
     """
     commit = _put_objects(store, claim, block, info or {})
+    if read_back:
+        _require_written(store, commit, block)
     if not store.objects.create(commit.key, commit.to_bytes(), guard=claim.check):
         raise ClaimLostError(f"Another process committed {store.path}/{commit.key} first; its shard stays.")
     claim.release()
@@ -101,7 +107,8 @@ def tidy(store: Store) -> None:
 
 
 def _put_objects(store: Store, claim: Claim, block: ShardBlock, info: Mapping[str, Any]) -> Commit:
-    encoded = store.coder.encode(claim.epoch, claim.shard, block.arrays())
+    arrays = store.form.arrays(claim.epoch, claim.shard, block)
+    encoded = store.coder.encode(claim.epoch, claim.shard, arrays)
     layouts = array_layouts(store.manifest)
     for name, data in encoded.items():
         store.objects.put(layouts[name].key(claim.epoch, claim.shard), data, guard=claim.check)
@@ -124,6 +131,17 @@ def _put_objects(store: Store, claim: Claim, block: ShardBlock, info: Mapping[st
         skipped=int((kept == 0).sum()),
         info={**standard, **info},
     )
+
+
+def _require_written(store: Store, commit: Commit, block: ShardBlock) -> None:
+    """Refuse to commit objects from which a reader would get anything else than the block, to the bit."""
+    written = store.form.open(commit.epoch, commit.shard, commit).whole().arrays()
+    for name, array in block.arrays().items():
+        if array.dtype != written[name].dtype or array.tobytes() != written[name].tobytes():
+            raise DamagedError(
+                f"Epoch {commit.epoch}, shard {commit.shard} of {store.path} does not read back as it was written "
+                f"({name}); it was not committed. Check memory and disk, and run the same command again."
+            )
 
 
 def _require_ours(objects: LocalObjects, manifest: Manifest) -> None:

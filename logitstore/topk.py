@@ -41,7 +41,7 @@ class TopK:
 
     def require_finite(self) -> None:
         """Raise NonFiniteError if a view has a NaN or an infinite logit."""
-        _require_finite(self.bad_B)
+        require_finite(self.bad_B)
 
     def numpy(self) -> dict[str, NDArray[Any]]:
         """The same arrays but for ``bad_B``, by name, in the machine's memory.
@@ -65,7 +65,7 @@ class Fetch:
     def numpy(self) -> dict[str, NDArray[Any]]:
         """What ``TopK.numpy`` gives, and raises."""
         arrived = self._arriving.wait()
-        _require_finite(arrived["bad_B"])
+        require_finite(arrived["bad_B"])
         return {name: tensor.numpy() for name, tensor in arrived.items() if name != "bad_B"}
 
 
@@ -96,7 +96,7 @@ def select_topk(logits_BC: Tensor, topk: int, floor: float = 0.0, mass: float = 
     # A NaN shows in both, an Inf in the sum, a -Inf in the minimum.
     bad_B = ~(logz_B.isfinite() & logits_BC.amin(1).isfinite())
     if check:
-        _require_finite(bad_B)
+        require_finite(bad_B)
     index_BK = _first_by_keys(logits_BC, topk) if logits_BC.is_cuda else _first_by_candidates(logits_BC, topk)
     logp_BK = logits_BC.gather(1, index_BK) - logz_B[:, None]
     keep_BK = logp_BK >= (math.log(floor) if floor > 0 else -math.inf)
@@ -115,7 +115,8 @@ def _held(logp_BK: Tensor) -> Tensor:
     return (logp_BK.double().exp() * _UNITS).nan_to_num().round().long().cumsum(1)
 
 
-def _require_finite(bad_B: Tensor) -> None:
+def require_finite(bad_B: Tensor) -> None:
+    """Raise NonFiniteError if a view is marked as having a NaN or an infinite logit."""
     bad = int(bad_B.sum())
     if bad:
         raise NonFiniteError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from logitstore.errors import InputError
 from logitstore.inference import InferenceConfig, require_power_of_two
 from logitstore.store.values import FORMS, Values
 
-DIGITS_EPOCHS = 4
+DIGITS_EPOCHS, DEFAULT_FLOOR = 4, 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +27,14 @@ class DumpConfig(InferenceConfig):
     epochs: int | None = None
     """Epochs that the store holds; may grow later. None is those of ``views_from``, else 4 on digits and refused
     elsewhere."""
-    floor: float = 1e-3
-    """Classes less probable than this are not kept, but for the first; 0 keeps all."""
+    floor: float | None = None
+    """Classes less probable than this are not kept, but for the first; 0 keeps all. None is 0.001, or what
+    ``target_kl`` leads to."""
     mass: float = 1.0
     """Only the fewest classes that hold this probability together are kept; 1 keeps all."""
+    target_kl: float | None = None
+    """Find the largest floor at which records diverge from the teacher by so many nat in the mean, on a sample of
+    views; where the store exists, its own floor counts."""
     values: Values = "q8"
     """How log-probabilities are stored: ``q8``, ``q4``, ``q2`` (steps of 1/8, 1/4, 1/2 nat) or ``f16``."""
     logz: bool = False
@@ -52,10 +57,12 @@ class DumpConfig(InferenceConfig):
         super().__post_init__()
         if self.topk < 1:
             raise InputError(f"--topk must be at least 1, got {self.topk}.")
-        if not 0 <= self.floor < 1:
+        if self.floor is not None and not 0 <= self.floor < 1:
             raise InputError(f"--floor is a probability in [0, 1), got {self.floor}.")
         if not 0 < self.mass <= 1:
             raise InputError(f"--mass is a probability in (0, 1], got {self.mass}.")
+        if self.target_kl is not None and not 0 < self.target_kl < math.inf:
+            raise InputError(f"--target-kl is a divergence in nat above 0, got {self.target_kl}.")
         if self.values not in FORMS:
             raise InputError(f"--values must be one of {', '.join(FORMS)}, got {self.values}.")
         if self.views_from is None:

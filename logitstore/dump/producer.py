@@ -15,12 +15,13 @@ import torch
 from logitstore.cards import run_folder
 from logitstore.cuts import Cut
 from logitstore.dump.assembly import Part
-from logitstore.dump.config import DumpConfig
+from logitstore.dump.config import DEFAULT_FLOOR, DumpConfig
 from logitstore.dump.shown import open_shown
-from logitstore.errors import FormatError, MismatchError, NonFiniteError, StoreNotFoundError
+from logitstore.errors import FormatError, InputError, MismatchError, NonFiniteError, StoreNotFoundError
 from logitstore.inference import Inference
 from logitstore.loader import Batch
 from logitstore.progress import ProgressFactory, start
+from logitstore.sampling import find_floor
 from logitstore.store import Manifest, Store, create_store, encode_records, open_store
 from logitstore.store.claiming import Shard
 from logitstore.topk import Fetch, select_topk
@@ -77,17 +78,17 @@ class Producer:
             pinned=self._inference.device.type == "cuda",
         )
 
+    @property
+    def num_epochs(self) -> int:
+        """E. To ask for it does not fix the manifest, which depends on whether there is a store already."""
+        return self._shown.num_epochs
+
     @cached_property
     def manifest(self) -> Manifest:
         """What the store will say of itself."""
         config = self._config
         return self._inference.manifest(
-            Cut(
-                topk=min(config.topk, self._inference.teacher.num_classes),
-                floor=config.floor,
-                mass=config.mass,
-                values=config.values,
-            ),
+            self._cut(),
             num_epochs=self._shown.num_epochs,
             run_seed=self._shown.run_seed,
             threads=self._threads(),
@@ -95,6 +96,37 @@ class Producer:
             shard_size=config.shard_size,
             views_from=self._shown.recorded(),
         )
+
+    def _cut(self) -> Cut:
+        """What is kept of a view; with a target, the floor of an existing store counts, else the one that is found."""
+        config, stored = self._config, self._stored()
+        floor = DEFAULT_FLOOR if config.floor is None else config.floor
+        cut = Cut(
+            topk=min(config.topk, self._inference.teacher.num_classes),
+            floor=floor,
+            mass=config.mass,
+            values=config.values,
+        )
+        if config.target_kl is None or (stored is not None and config.floor is not None):
+            return cut
+        if stored is not None:
+            self._notes.say(f"The store at {self.path} exists, so its floor {stored.manifest.floor:g} counts.")
+            return replace(cut, floor=stored.manifest.floor)
+        return self._found_cut(cut, config.target_kl)
+
+    def _found_cut(self, cut: Cut, target_kl: float) -> Cut:
+        """The cut with the largest floor that reaches a target, on a sample of views."""
+        if self._config.floor is not None:
+            raise InputError("--target-kl finds the floor: leave out --floor, or leave out --target-kl.")
+        with self._inference.at_work(self._threads()):
+            return find_floor(
+                self._inference,
+                cut,
+                target_kl,
+                run_seed=self._shown.run_seed,
+                skip_bad=self._config.skip_bad or self._shown.some_skipped,
+                progress=self._progress,
+            )
 
     def _threads(self) -> int | None:
         """Threads of torch on a CPU: those of an existing store, so that its records can go on elsewhere."""

@@ -13,8 +13,7 @@ from logitstore.launch import Launch
 from logitstore.progress import Progress, ProgressFactory, start
 from logitstore.signals import StopRequest, stop_requests
 from logitstore.store import Store
-from logitstore.store.claiming import Claims, count_records
-from logitstore.store.claims import claim_key, read_chain
+from logitstore.store.claiming import Claims, count_records, holder
 
 _POLL_S = 0.5
 
@@ -71,7 +70,7 @@ def dump(config: DumpConfig, progress: ProgressFactory | None = None) -> DumpRes
         skipped=sum(commit.skipped for commit in commits),
         images_per_second=records / max(seconds, 1e-9),
         bytes_per_record=store.info()["bytes_per_record"],
-        in_progress=tuple(_holder(store, *shard) for shard in left),
+        in_progress=tuple(holder(store, *shard) for shard in left),
     )
 
 
@@ -87,9 +86,3 @@ def _make(producer: Producer, claims: Claims, assembly: Assembly, bar: Progress,
                 assembly.finish(claims.take(selection.shard))
             if stop.signum is not None:
                 return
-
-
-def _holder(store: Store, epoch: int, shard: int) -> str:
-    chain = read_chain(store.objects, claim_key(epoch, shard))
-    who = f"process {chain[-1].owner.pid} on {chain[-1].owner.host.split('/')[0]}" if chain else "another process"
-    return f"epoch {epoch}, shard {shard}: {who}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Self
 
 from logitstore.progress import Progress
-from logitstore.store.claims import Claim
+from logitstore.store.claims import Claim, claim_key, read_chain
 from logitstore.store.reader import Store
 from logitstore.store.writer import claim_shard
 
@@ -68,6 +68,13 @@ class Claims:
             by_others = [shard for shard in done if shard not in self._ours]
             self._bar.advance(count_records(self._store, by_others))
         return self._missing
+
+
+def holder(store: Store, epoch: int, shard: int) -> str:
+    """Who works on a shard, in words."""
+    chain = read_chain(store.objects, claim_key(epoch, shard))
+    who = f"process {chain[-1].owner.pid} on {chain[-1].owner.host.split('/')[0]}" if chain else "another process"
+    return f"epoch {epoch}, shard {shard}: {who}"
 
 
 def count_records(store: Store, shards: list[Shard]) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from logitstore.checksums import canonical_json, crc32c_hex, is_intact, seal
 from logitstore.errors import DamagedError, FormatError
 from logitstore.store.codecs import Codec
-from logitstore.store.codecs.packed import PackedCodec
+from logitstore.store.codecs.packed import MAX_CHUNK, PackedCodec
 from logitstore.store.manifest import WITNESS_EVERY, Manifest
 from logitstore.store.values import CODES_PER_NAT, PADDING, Values, value_dtype
 
@@ -28,6 +28,7 @@ _MIN_SHARDS = 16
 _MIN_SHARD_SIZE = 256
 _MAX_CHUNK_SIZE = 1 << 14
 _MAX_CHUNK_BYTES = 4 << 20
+_MAX_PACKED_BYTES = 16 << 20
 _MANY_RANKS = 64
 
 
@@ -225,6 +226,14 @@ def choose_chunk_size(shard_size: int, topk: int, *, num_classes: int = 1000) ->
     index_bytes = 2 if num_classes <= np.iinfo(np.uint16).max else 4
     largest = _power_of_two_below(_MAX_CHUNK_BYTES // (topk * index_bytes))
     return min(shard_size, _MAX_CHUNK_SIZE, max(WITNESS_EVERY, largest))
+
+
+def choose_packed_chunk(manifest: Manifest) -> int:
+    """Positions that a packed store codes together: 4,096, or the shard; fewer where they could take more than 16 MiB."""
+    from logitstore.store.packed import RecordShape, chunk_bytes  # what codes records loads where it is used
+
+    largest = _power_of_two_below(_MAX_PACKED_BYTES // chunk_bytes(RecordShape.of(manifest), 1))
+    return min(manifest.shard_size, MAX_CHUNK, largest)
 
 
 def _ranks_in_chunk(topk: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from logitstore.errors import InputError
 from logitstore.pcg import VisitOrder, view_seeds
 from logitstore.store.arrays import OpenArray, StoredArray, decodable
 from logitstore.store.blocks import Block
@@ -70,7 +71,7 @@ class PackedForm:
 
         Raises:
             IncompleteError: a base epoch is not complete.
-            ValueError: these are no records that the form holds.
+            InputError: these are no records that the form can hold.
         """
         layout = self._arrays["packed"].layout
         rows = np.zeros(layout.shape(len(block)), np.uint8)
@@ -87,7 +88,11 @@ class PackedForm:
                 logz=None if block.logz is None else block.logz[here],
             )
             sample_P, seed_P = self.views(epoch, first + here.start, first + here.start + len(records.seed))
-            data = encode_chunk(records, sample_P, seed_P, base, checksum=checksum)
+            try:
+                data = encode_chunk(records, sample_P, seed_P, base, checksum=checksum)
+            except ValueError as exc:
+                where = f"epoch {epoch}, positions {first + here.start} to {first + here.stop}"
+                raise InputError(f"The records at {where} cannot be packed: {exc}") from exc
             row[: len(data)] = np.frombuffer(data, np.uint8)
         return {"packed": rows, "witness": block.witness}
 

@@ -104,6 +104,34 @@ def dump(as_json: bool, **options: Any) -> None:
     show(run(config, Progress).to_dict(), as_json)
 
 
+@main.command(short_help="Pack a store into fewer bytes, or unpack it again.")
+@click.argument("store")
+@click.argument("out")
+@option(
+    "--codec",
+    default="packed",
+    type=click.Choice(["packed", "standard"]),
+    help="packed is small, standard is what dump writes and any zarr reader decodes.",
+)
+@option("--base-epochs", type=count, help="Epochs that a packed store takes for its model.  [default: 4]")
+@option("--workers", type=count, help="Threads that convert, each a shard.  [default: one per core]")
+@json_option
+def convert(as_json: bool, **options: Any) -> None:
+    """Write the complete epochs of STORE in another form to OUT, without loss: packed or standard.
+
+    train, info, verify and audit take a packed store just the same; dump goes on with the standard one. The same command
+    again adds what was dumped since.
+
+    \b
+    Example:
+      logitstore convert /stores/swin_l-imagenet /stores/swin_l-imagenet-packed
+    """
+    from logitstore.convert import ConvertConfig
+    from logitstore.convert import convert as run
+
+    show(run(ConvertConfig(**options), Progress).to_dict(), as_json)
+
+
 @main.command(short_help="Distil a student from a store, or train it on labels.")
 @train_options
 @machine_options

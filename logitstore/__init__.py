@@ -6,8 +6,8 @@ configuration and one function of the same name, which takes it::
     logitstore.dump.dump(logitstore.DumpConfig(teacher="swin_t"))
     logitstore.train.train(logitstore.TrainConfig(student="tinyvit_21m"))
 
-so ``logitstore.dump``, ``train``, ``finetune``, ``pack``, ``evaluate`` and ``recheck`` are always the modules, whatever
-was imported before. Names resolve on first use: importing this package loads neither torch, zarr nor numba.
+so ``logitstore.dump``, ``train``, ``finetune``, ``pack``, ``convert``, ``evaluate`` and ``recheck`` are always the
+modules, whatever was imported before. Names resolve on first use: importing this package loads neither torch, zarr nor numba.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from logitstore import dump, evaluate, finetune, pack, recheck, train
+    from logitstore import convert, dump, evaluate, finetune, pack, recheck, train
+    from logitstore.convert import ConvertConfig
     from logitstore.dump import DumpConfig, DumpResult
     from logitstore.errors import LogitStoreError
     from logitstore.evaluate import EvalConfig
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConvertConfig",
     "DumpConfig",
     "DumpResult",
     "EvalConfig",
@@ -47,6 +49,7 @@ __all__ = [
     "ViewLoader",
     "ViewSpec",
     "__version__",
+    "convert",
     "create_store",
     "dump",
     "evaluate",
@@ -60,8 +63,9 @@ __all__ = [
     "view_spec",
 ]
 
-_MODULES = frozenset({"dump", "evaluate", "finetune", "pack", "recheck", "train"})
+_MODULES = frozenset({"convert", "dump", "evaluate", "finetune", "pack", "recheck", "train"})
 _HOMES = {
+    "ConvertConfig": "convert",
     "DumpConfig": "dump",
     "DumpResult": "dump",
     "EvalConfig": "evaluate",

@@ -20,6 +20,7 @@ import cli
 from logitstore.accuracy import Accuracy
 from logitstore.catalogue import ModelsConfig
 from logitstore.console import Terminated, show
+from logitstore.convert import ConvertConfig
 from logitstore.dump import DumpConfig, dump
 from logitstore.evaluate import EvalConfig
 from logitstore.finetune import FinetuneConfig
@@ -40,6 +41,7 @@ CONFIGURATIONS: dict[str, Any] = {
     "correlation": CorrelationConfig,
     "models": ModelsConfig,
     "audit": AuditConfig,
+    "convert": ConvertConfig,
 }
 
 

@@ -21,7 +21,7 @@ RANKS = [
     {"store", "views", "images", "device", "distributed", "accuracy", "cards", "options", "drawing"},
     {"loader", "losses", "topk", "students", "published"},
     {"models", "optim", "scoring", "initial", "cuts"},
-    {"teacher", "trained", "learning", "pack"},
+    {"teacher", "trained", "learning", "pack", "convert"},
     {"inference"},
     {"sampling"},
     {"dump", "finetune", "train", "evaluate", "recheck", "plan", "report", "catalogue"},

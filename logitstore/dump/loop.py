@@ -12,7 +12,6 @@ from logitstore.dump.share import Share, in_turn
 from logitstore.launch import Launch
 from logitstore.progress import Progress, ProgressFactory, start
 from logitstore.signals import StopRequest, stop_requests
-from logitstore.store import Store
 from logitstore.store.claiming import Claims, count_records, holder
 
 _POLL_S = 0.5

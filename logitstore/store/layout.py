@@ -229,7 +229,7 @@ def choose_chunk_size(shard_size: int, topk: int, *, num_classes: int = 1000) ->
 
 
 def choose_packed_chunk(manifest: Manifest) -> int:
-    """Positions that a packed store codes together: 4,096, or the shard; fewer where they could take more than 16 MiB."""
+    """Positions that a packed store codes together: 4,096, or the shard; fewer where they could take over 16 MiB."""
     from logitstore.store.packed import RecordShape, chunk_bytes  # what codes records loads where it is used
 
     largest = _power_of_two_below(_MAX_PACKED_BYTES // chunk_bytes(RecordShape.of(manifest), 1))

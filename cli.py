@@ -119,8 +119,8 @@ def dump(as_json: bool, **options: Any) -> None:
 def convert(as_json: bool, **options: Any) -> None:
     """Write the complete epochs of STORE in another form to OUT, without loss: packed or standard.
 
-    train, info, verify and audit take a packed store just the same; dump goes on with the standard one. The same command
-    again adds what was dumped since.
+    train, info, verify and audit take a packed store just the same; dump goes on with the standard one. The same
+    command again adds what was dumped since.
 
     \b
     Example:

@@ -7,7 +7,8 @@ configuration and one function of the same name, which takes it::
     logitstore.train.train(logitstore.TrainConfig(student="tinyvit_21m"))
 
 so ``logitstore.dump``, ``train``, ``finetune``, ``pack``, ``convert``, ``evaluate`` and ``recheck`` are always the
-modules, whatever was imported before. Names resolve on first use: importing this package loads neither torch, zarr nor numba.
+modules, whatever was imported before. Names resolve on first use: importing this package loads neither torch, zarr nor
+numba.
 """
 
 from __future__ import annotations

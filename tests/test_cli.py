@@ -61,7 +61,7 @@ def parameters(name: str) -> dict[str, click.Parameter]:
 
 def test_commands_are_complete() -> None:
     assert list(cli.main.commands) == [
-        "pack", "finetune", "dump", "train", "eval", "audit", "info", "verify", "correlation", "models"
+        "pack", "finetune", "dump", "convert", "train", "eval", "audit", "info", "verify", "correlation", "models"
     ]  # fmt: skip
 
 
@@ -138,6 +138,9 @@ def test_verify_json_has_the_promised_keys(store: Path) -> None:
         (["models", "no_such_model"], "no_such_model"),
         (["train", "--hard-labels-only", "--exclude", "nowhere"], "nowhere, cannot be read (No such file"),
         (["pack", "out", "--data", "nowhere"], "No data set at nowhere"),
+        (["convert", "nowhere", "out"], "There is no store at nowhere"),
+        (["convert", "a", "b", "--codec", "standard", "--base-epochs", "2"], "--base-epochs means nothing with --codec st"),
+        (["convert", "nowhere"], "Missing argument 'OUT'"),
         (["dump"], "Missing option '--teacher'"),
         (["dump", "--teacher", "swin_t", "--topk", "none"], "Invalid value for '--topk'"),
         (["dumb"], "No such command"),

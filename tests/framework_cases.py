@@ -1,14 +1,16 @@
-"""What the tests of the Swin framework's protocol share: a small data set, commands without their processes."""
+"""What the tests of protocols share: a small data set, commands without their processes."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 
 import cli
@@ -37,9 +39,16 @@ def make_data(folder: Path) -> dict[str, str]:
 def in_this_process(step: Step, terms: Terms) -> tuple[int, str]:
     """What a process of its own would do, without the seconds that it takes to start."""
     output = io.StringIO()
+    commands = command_line(step)
     with contextlib.redirect_stdout(output):
-        code = cli.main.main([*step.words, "--json"], prog_name="logitstore", standalone_mode=False)
+        code = commands.main([*step.words, "--json"], prog_name="logitstore", standalone_mode=False)
     return code or 0, output.getvalue()
+
+
+def command_line(step: Step) -> click.Group:
+    """The commands that a step's command is one of."""
+    found: click.Group = cli.main if step.module == "logitstore" else importlib.import_module(step.module).main
+    return found
 
 
 def wait_for(path: Path, process: subprocess.Popen[Any], seconds: float = 60) -> None:

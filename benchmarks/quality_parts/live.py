@@ -39,7 +39,7 @@ class LiveFeed(Feed):
 
     def identity(self) -> dict[str, Any]:
         """What decides the batches."""
-        return {**super().identity(), "targets": "live teacher", "teacher": self.teacher.sha256}
+        return {**super().identity(), "targets": "live teacher", "live_teacher": self.teacher.sha256}
 
 
 def whole_records(batch: Batch, teacher: Teacher) -> Records:

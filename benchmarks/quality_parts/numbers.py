@@ -74,7 +74,7 @@ def correlation(x_PS: F64, y_PS: F64, *, draws: int = DRAWS) -> dict[str, Any] |
         low, high = np.nanpercentile(again_D, [2.5, 97.5])
         found[name] = {
             "r": r,
-            "interval": [float(low), float(high)],
+            "interval": [min(float(low), r), max(float(high), r)],  # ties among draws pull ranks away from 1
             "p": float(1 + (by_chance_D >= abs(r) - _ROUNDING).sum()) / (1 + draws),
         }
     found["slope"] = float(np.polyfit(x_1P[0], y_1P[0], 1)[0])

@@ -41,7 +41,10 @@ def in_this_process(step: Step, terms: Terms) -> tuple[int, str]:
     output = io.StringIO()
     commands = command_line(step)
     with contextlib.redirect_stdout(output):
-        code = commands.main([*step.words, "--json"], prog_name="logitstore", standalone_mode=False)
+        try:
+            code = commands.main([*step.words, "--json"], prog_name="logitstore", standalone_mode=False)
+        except SystemExit as end:  # as verify ends
+            code = end.code
     return code or 0, output.getvalue()
 
 

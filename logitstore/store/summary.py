@@ -27,6 +27,7 @@ def summary(store: Store) -> dict[str, Any]:
         "logz": m.logz,
         "codec": m.codec.to_dict(),
         "run_seed": m.run_seed,
+        "views_from": m.views_from,
         "shard_size": m.shard_size,
         "records": records,
         "bytes": size,

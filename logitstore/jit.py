@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numba import config, njit
 
-SOURCES = ("jit.py", "pcg.py", "images/window.py", "store/*kernels.py", "views/*.py")
+SOURCES = ("jit.py", "pcg.py", "images/window.py", "store/*kernels.py", "store/packed/*.py", "views/*.py")
 """Where kernels stand, and what they are made of."""
 
 

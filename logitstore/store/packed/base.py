@@ -1,0 +1,129 @@
+"""``Base``: what the base epochs tell of the others. It is learnt from their records and takes no room on disk.
+
+Shape suffixes: P positions of a block, K ranks, L base epochs, N samples, C classes, W neighbours.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logitstore.store.blocks import Block
+from logitstore.store.packed.kernels import BASE_RANKS, LEARNT, MAX_BASE, Model
+from logitstore.store.packed.neighbours import Neighbours
+from logitstore.store.packed.plain import PlainRecords
+from logitstore.store.packed.shape import RecordShape
+from logitstore.store.packed.statistics import Counts
+
+COUNTED_BLOCKS = 16
+"""Blocks of each base epoch whose first records are counted."""
+
+
+class Base:
+    """What is known of samples and classes from base epochs; of none at first.
+
+    Args:
+        shape: of the records.
+        num_samples: N.
+    """
+
+    def __init__(self, shape: RecordShape, num_samples: int) -> None:
+        self.shape, self.num_samples = shape, num_samples
+        self._start_LN = np.zeros((0, num_samples + 1), np.uint32)
+        self._parts = [0]
+        self._index = np.empty(0, shape.index_dtype)
+        self._code = np.empty(0, np.uint8)
+        self._neighbours = Neighbours(shape.num_classes, shape.index_dtype)
+        self._best = [self._neighbours.best()]
+        self._counts = [Counts.zeros()]
+        self.level = 0
+        """Number of base epochs that are known."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        best = {id(array): array.nbytes for arrays in self._best for array in arrays}
+        known = self._start_LN.nbytes + self._index.nbytes + self._code.nbytes
+        return known + self._neighbours.nbytes + sum(best.values())
+
+    @property
+    def counts(self) -> Counts:
+        """What a chunk's counts begin with; a copy."""
+        return self._counts[self.level].copied()
+
+    @property
+    def model(self) -> Model:
+        """What the kernels take."""
+        neighbour, weight, upto = self._best[self.level]
+        return Model(
+            start=self._start_LN[: self.level],
+            part=np.array(self._parts[: self.level], np.int64),
+            classes=self._index,
+            code=self._code,
+            neighbour=neighbour,
+            weight=weight,
+            upto=upto,
+        )
+
+    def upto(self, level: int) -> Self:
+        """The same with fewer base epochs, in the same memory."""
+        if not 0 <= level <= self.level:
+            raise ValueError(f"there are {self.level} base epochs, not {level}")
+        lower = copy.copy(self)
+        lower.level = level
+        return lower
+
+    def add(self, blocks: Iterable[tuple[NDArray[np.int64], Block]]) -> None:
+        """Learn from one more base epoch.
+
+        Args:
+            blocks: its chunks in order of positions, each with the samples at them, [P].
+
+        Raises:
+            ValueError: there are eight base epochs, or the blocks do not hold every sample once.
+        """
+        from logitstore.store.packed.chunk import coded  # which needs a base
+
+        if self.level == MAX_BASE:
+            raise ValueError(f"there are at most {MAX_BASE} base epochs")
+        before, counts = self.counts, self.counts
+        gathered = []
+        for number, (sample_P, block) in enumerate(blocks):
+            records = PlainRecords.of(block, self.shape)
+            if records is None:  # they were stored as they are, and tell nothing
+                records = PlainRecords.empty(len(sample_P), self.shape)
+            elif number < COUNTED_BLOCKS:
+                after = coded(records.head(LEARNT), sample_P[:LEARNT], self)[1]
+                counts = Counts(*(sum_ + new - old for sum_, new, old in zip(counts, after, before, strict=True)))
+            self._neighbours.add(records.index_PK, records.kept_P)
+            kept_P = np.minimum(records.kept_P, BASE_RANKS)
+            kept_PK = np.arange(self.shape.topk) < kept_P[:, None]
+            gathered.append((sample_P, kept_P, records.index_PK[kept_PK], records.level_PK[kept_PK]))
+        self._include(*(np.concatenate(parts) for parts in zip(*gathered, strict=True)))
+        self._counts.append(counts)
+        self._best.append(self._neighbours.best())
+        self.level += 1
+
+    def _include(
+        self, sample_N: NDArray[np.int64], kept_N: NDArray[np.int64], index: NDArray[Any], code: NDArray[np.uint8]
+    ) -> None:
+        """Put an epoch's classes into the order of samples."""
+        if not np.array_equal(np.sort(sample_N), np.arange(self.num_samples)):
+            raise ValueError(f"a base epoch must hold each of the {self.num_samples} samples once")
+        start = np.zeros(self.num_samples + 1, np.uint32)
+        lengths = np.empty(self.num_samples, np.int64)
+        lengths[sample_N] = kept_N
+        np.cumsum(lengths, out=start[1:])
+        # Where each entry goes: its sample's start, and its rank.
+        rank = np.arange(len(index)) - np.repeat(np.cumsum(kept_N) - kept_N, kept_N)
+        place = np.repeat(start[sample_N].astype(np.int64), kept_N) + rank
+        sorted_index, sorted_code = np.empty_like(index), np.empty_like(code)
+        sorted_index[place], sorted_code[place] = index, code
+        self._parts.append(self._parts[-1] + len(index))
+        self._start_LN = np.concatenate([self._start_LN, start[None]])
+        self._index = np.concatenate([self._index, sorted_index])
+        self._code = np.concatenate([self._code, sorted_code])

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from logitstore.errors import InputError
+from logitstore.store.codecs.packed import MAX_BASE
 
 CodecName = Literal["packed", "standard"]
 BASE_EPOCHS = 4
@@ -33,6 +34,8 @@ class ConvertConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
+        if self.base_epochs is not None and self.base_epochs > MAX_BASE:
+            raise InputError(f"--base-epochs must be at most {MAX_BASE}, got {self.base_epochs}.")
         if self.base_epochs is not None and self.codec != "packed":
             raise InputError(f"--base-epochs means nothing with --codec {self.codec}: leave it away.")
 

@@ -72,7 +72,7 @@ def convert(config: ConvertConfig, progress: ProgressFactory | None = None) -> C
         seconds = bar.seconds
     stop.obey()
     committed = store.committed()
-    model_bytes = None
+    model_bytes = store.form.model_bytes
     return ConvertResult(
         out=str(store.path),
         store_id=store.store_id,

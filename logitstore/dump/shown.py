@@ -112,7 +112,7 @@ class Shown:
         for epoch in sorted({epoch for epoch, shard in store.committed() if shard == 0}):
             records = store.read(epoch, 0, min(WITNESS_EVERY, store.num_samples), topk=1)
             if not np.array_equal(records.seed, view_seeds(self.run_seed, epoch, records.sample)):
-                return store.store_id
+                return store.records_id
         return None
 
     def check_seeds(self, batch: Batch, recorded: str | None) -> None:

@@ -174,7 +174,7 @@ def _epochs(store: Store) -> list[int]:
     if not epochs:
         raise IncompleteError(
             f"The store at {store.path} has no complete epoch, and some samples would be judged by fewer views: run "
-            "logitstore dump again to make what is missing."
+            f"logitstore {store.manifest.codec.command} again to make what is missing."
         )
     return epochs
 

@@ -69,6 +69,11 @@ class Form(Protocol):
         """Positions in a block, a divisor of the shard size; the last block of an epoch may be shorter."""
         ...
 
+    @property
+    def model_bytes(self) -> int | None:
+        """Memory at most that what the form knows of the samples takes, once records are read; None for no such thing."""
+        ...
+
     def open(self, epoch: int, shard: int, commit: Commit) -> OpenShard:
         """One shard; DamagedError where an object is missing, or not what was committed."""
         ...

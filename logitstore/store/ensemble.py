@@ -55,7 +55,7 @@ class Ensemble:
         """Of sum 1."""
         first = self.members[0]
         for place, member in enumerate(self.members):
-            if twin := next((one for one in self.members[:place] if one.store_id == member.store_id), None):
+            if twin := next((one for one in self.members[:place] if one.records_id == member.records_id), None):
                 raise InputError(
                     f"The stores at {twin.path} and {member.path} are the same: leave one out, or give it more weight."
                 )
@@ -82,7 +82,7 @@ class Ensemble:
 
     def identity(self) -> dict[str, Any]:
         """What tells it from others, as JSON values."""
-        return {"store": [member.store_id for member in self.members], "weights": list(self.weights)}
+        return {"store": [member.records_id for member in self.members], "weights": list(self.weights)}
 
     def read(self, epoch: int, start: int, stop: int, *, topk: int | None = None) -> Records:
         """The mean of the records at positions ``start`` to ``stop`` of an epoch.

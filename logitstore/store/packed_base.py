@@ -6,6 +6,7 @@ lies in the store but the base epochs themselves; a checksum over their objects 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.checksums import canonical_json
+from logitstore.errors import IncompleteError
 from logitstore.launch import Launch, usable_cores
 from logitstore.store.blocks import Block
 from logitstore.store.codecs.packed import PackedCodec
 from logitstore.store.commits import Commit
 from logitstore.store.manifest import Manifest
-from logitstore.store.packed import Base, RecordShape
+from logitstore.store.packed import BASE_RANKS, Base, RecordShape
 
 T = TypeVar("T")
 Chunk = tuple[NDArray[np.int64], Block]
@@ -85,10 +87,21 @@ class BaseEpochs:
             self._checksums[level] = int(google_crc32c.value(canonical_json(objects)))
         return self._checksums[level]
 
-    @property
-    def nbytes(self) -> int:
-        """Memory that the model takes now."""
-        return self._base.nbytes
+    def room(self) -> int:
+        """Bytes that the whole model takes at most, by what the commits of the base epochs count.
+
+        Raises:
+            DamagedError: one of these commits was altered.
+        """
+        nothing, levels = self._nothing(), len(self._codec.base)
+        entry = nothing.shape.index_dtype.itemsize + 1
+        kept = 0
+        for epoch in self._codec.base:
+            for shard in range(self._manifest.num_shards):
+                with contextlib.suppress(IncompleteError):
+                    commit = self._commit(epoch, shard)
+                    kept += min(commit.kept, BASE_RANKS * commit.records)
+        return (levels + 1) * nothing.nbytes + 4 * levels * (self._manifest.num_samples + 1) + entry * kept
 
     def _nothing(self) -> Base:
         return Base(RecordShape.of(self._manifest), self._manifest.num_samples)

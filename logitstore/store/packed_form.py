@@ -61,6 +61,11 @@ class PackedForm:
         """Positions in a chunk."""
         return self.codec.chunk
 
+    @property
+    def model_bytes(self) -> int:
+        """Memory at most that the model takes, once records are read."""
+        return self.base.room()
+
     def open(self, epoch: int, shard: int, commit: Commit) -> _OpenShard:
         """One shard, compared with its commit."""
         arrays = {name: array.open(epoch, shard, commit.objects[name]) for name, array in self._arrays.items()}

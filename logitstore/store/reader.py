@@ -91,8 +91,8 @@ class Store:
         return self.manifest.records_id
 
     def identity(self) -> dict[str, Any]:
-        """What tells it from others, as JSON values."""
-        return {"store": self.store_id}
+        """What tells its records from others, as JSON values."""
+        return {"store": self.records_id}
 
     @property
     def num_samples(self) -> int:

@@ -42,6 +42,11 @@ class StandardForm:
         """Positions in a block."""
         return self._size
 
+    @property
+    def model_bytes(self) -> None:
+        """Nothing is known."""
+        return None
+
     def open(self, epoch: int, shard: int, commit: Commit) -> _OpenShard:
         """One shard, compared with its commit."""
         arrays = {name: array.open(epoch, shard, commit.objects[name]) for name, array in self._arrays.items()}

@@ -14,6 +14,7 @@ def summary(store: Store) -> dict[str, Any]:
     committed = store.committed()
     records = sum(stop - start for start, stop in (store.shard_range(shard) for _, shard in committed))
     size = sum(size for _, size in store.objects.walk())
+    model = store.form.model_bytes
     return {
         "path": str(store.path),
         "store_id": store.store_id,
@@ -32,6 +33,7 @@ def summary(store: Store) -> dict[str, Any]:
         "records": records,
         "bytes": size,
         "bytes_per_record": size / records if records else None,
+        **({} if model is None else {"model_bytes": model, "model_bytes_per_sample": model / m.num_samples}),
         "complete": len(committed) == store.num_epochs * store.num_shards,
         "complete_epochs": store.complete_epochs(),
         "shards": {"committed": len(committed), "total": store.num_epochs * store.num_shards},

@@ -102,7 +102,7 @@ def _check_metadata(store: Store, findings: _Findings) -> None:
             findings.errors.append(f"{where}: the consolidated metadata differs from that of the array {name}.")
         if document["shape"] != extent:
             where = f"{store.path}/{name}/{METADATA}"
-            findings.notes.append(f"{where}: the store was being extended; `logitstore dump` again completes that.")
+            findings.notes.append(f"{where}: the store was being extended; the same command again completes that.")
 
 
 def _check_shard(store: Store, commit: Commit, findings: _Findings) -> int:

@@ -168,7 +168,8 @@ def _visited_epochs(store: Store | Ensemble, recipe: Recipe, notes: list[str]) -
     for member, epochs in zip(members, begun, strict=True):
         if not epochs:
             raise IncompleteError(
-                f"The store at {member.path} holds no shard yet: run logitstore dump again to make them."
+                f"The store at {member.path} holds no shard yet: run logitstore {member.manifest.codec.command} again to "
+                "make them."
             )
     visited = [epoch for epoch in begun[0] if all(epoch in epochs for epochs in begun)][: recipe.epochs]
     if not visited:
@@ -191,6 +192,6 @@ def _require_whole(store: Store, committed: set[tuple[int, int]], epoch: int, pl
     if missing := [shard for shard in range(store.num_shards) if (epoch, shard) not in committed]:
         raise IncompleteError(
             f"Epoch {epoch} of the store at {store.path} lacks {len(missing)} of {store.num_shards} shards, number "
-            f"{missing[0]} first: run logitstore dump again to make what is missing"
+            f"{missing[0]} first: run logitstore {store.manifest.codec.command} again to make what is missing"
             + (f", or train on what comes before it with --epochs {place}." if place else ".")
         )

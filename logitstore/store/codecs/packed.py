@@ -19,6 +19,9 @@ VERSION = 1
 MAX_CHUNK = 4096
 """Positions coded together: their counts have settled by then, and a batch decodes little that it does not need."""
 
+MAX_BASE = 8
+"""Base epochs at most."""
+
 _FIELDS = {"name", "version", "base", "chunk", "source"}
 
 
@@ -37,8 +40,8 @@ class PackedCodec:
     """Codec of the standard store that this one was made from, or is as good as."""
 
     def __post_init__(self) -> None:
-        if not self.base or len(set(self.base)) < len(self.base):
-            raise InputError(f"Codec 'packed' needs at least one base epoch and none twice, got {self.base}.")
+        if not 1 <= len(self.base) <= MAX_BASE or len(set(self.base)) < len(self.base):
+            raise InputError(f"Codec 'packed' needs 1 to {MAX_BASE} base epochs and none twice, got {self.base}.")
         if not all(isinstance(epoch, int) and epoch >= 0 for epoch in self.base):
             raise InputError(f"The base epochs of codec 'packed' must be numbers of epochs, got {self.base}.")
         if not isinstance(self.chunk, int) or self.chunk < 1 or self.chunk & (self.chunk - 1):

@@ -106,6 +106,17 @@ def decode_chunk(
     return block
 
 
+def coded_with(data: bytes | NDArray[np.uint8]) -> int:
+    """The 32 bits that name the base a chunk was coded with.
+
+    Raises:
+        ValueError: the chunk is shorter than its header.
+    """
+    if len(data) < _HEADER.size:
+        raise ValueError("the chunk is shorter than its header")
+    return int(_HEADER.unpack_from(memoryview(data).cast("B"))[4])
+
+
 def coded(records: PlainRecords, sample_P: NDArray[np.int64], base: Base) -> tuple[NDArray[np.uint16], Counts]:
     """The words of some records, and the counts after them."""
     topk = records.index_PK.shape[1]

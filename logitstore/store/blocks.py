@@ -71,11 +71,15 @@ class Form(Protocol):
 
     @property
     def model_bytes(self) -> int | None:
-        """Memory at most that what the form knows of the samples takes, once records are read; None for no such thing."""
+        """Memory at most that the form takes for what it knows of samples; None where it knows nothing."""
         ...
 
     def open(self, epoch: int, shard: int, commit: Commit) -> OpenShard:
         """One shard; DamagedError where an object is missing, or not what was committed."""
+        ...
+
+    def check(self, commit: Commit) -> None:
+        """Refuse a shard that is what was committed, but does not fit to others: DamagedError, or IncompleteError."""
         ...
 
     def arrays(self, epoch: int, shard: int, block: ShardBlock) -> dict[str, NDArray[Any]]:

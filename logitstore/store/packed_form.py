@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.errors import InputError
+from logitstore.errors import DamagedError, InputError
 from logitstore.pcg import VisitOrder, view_seeds
 from logitstore.store.arrays import OpenArray, StoredArray, decodable
 from logitstore.store.blocks import Block
@@ -23,7 +23,7 @@ from logitstore.store.kernels import visited
 from logitstore.store.layout import array_layouts
 from logitstore.store.manifest import Manifest
 from logitstore.store.objects import LocalObjects
-from logitstore.store.packed import Base, decode_chunk, encode_chunk
+from logitstore.store.packed import Base, coded_with, decode_chunk, encode_chunk
 from logitstore.store.packed_base import BaseEpochs, Chunk
 from logitstore.store.records import ShardBlock
 
@@ -70,6 +70,23 @@ class PackedForm:
         """One shard, compared with its commit."""
         arrays = {name: array.open(epoch, shard, commit.objects[name]) for name, array in self._arrays.items()}
         return _OpenShard(form=self, packed=arrays["packed"], witness=arrays["witness"].whole())
+
+    def check(self, commit: Commit) -> None:
+        """Refuse a shard that was coded with other base epochs than those that are there.
+
+        Raises:
+            IncompleteError: one of their shards is not there.
+            DamagedError: one of them was altered or replaced.
+        """
+        checksum = self.base.checksum(self.codec.level(commit.epoch))
+        opened = self._arrays["packed"].open(commit.epoch, commit.shard, commit.objects["packed"])
+        with decodable(opened.where):
+            named = coded_with(_row(opened, 0))
+        if named != checksum:
+            raise DamagedError(
+                f"{opened.where} was coded with other base epochs (CRC-32C {named:08x}) than those that are there "
+                f"({checksum:08x}): restore them from a copy, or convert again into another folder."
+            )
 
     def arrays(self, epoch: int, shard: int, block: ShardBlock) -> dict[str, NDArray[Any]]:
         """A shard's records as coded chunks; the base epochs that they need must be committed.
@@ -141,12 +158,13 @@ class _OpenShard:
         first, last = form.manifest.shard_range(self.packed.shard)
         start = first + number * form.size
         sample_P, seed_P = form.views(epoch, start, min(start + form.size, last))
-        data = self._bytes(number)
+        data = _row(self.packed, number)
         with decodable(self.packed.where):
             checksum = form.base.checksum(form.codec.level(epoch))
             return sample_P, decode_chunk(data, sample_P, seed_P, base, checksum=checksum)
 
-    def _bytes(self, number: int) -> NDArray[np.uint8]:
-        """A row of the array ``packed``, however another program may have cut it."""
-        part, row = divmod(number, self.packed.array.chunk[0])
-        return np.concatenate(list(self.packed.part(part)[:, row]))
+
+def _row(packed: OpenArray, number: int) -> NDArray[np.uint8]:
+    """The bytes of a chunk, however another program may have cut the array."""
+    part, row = divmod(number, packed.array.chunk[0])
+    return np.concatenate(list(packed.part(part)[:, row]))

@@ -52,6 +52,9 @@ class StandardForm:
         arrays = {name: array.open(epoch, shard, commit.objects[name]) for name, array in self._arrays.items()}
         return _OpenShard(arrays=arrays, witness=arrays["witness"].whole(), aligned=self._aligned)
 
+    def check(self, commit: Commit) -> None:
+        """Nothing: shards do not depend on each other."""
+
     def arrays(self, epoch: int, shard: int, block: ShardBlock) -> dict[str, NDArray[Any]]:
         """A shard's arrays as they are, wherever it belongs."""
         return block.arrays()

@@ -114,6 +114,11 @@ def _check_shard(store: Store, commit: Commit, findings: _Findings) -> int:
             check_object(store.objects, key, commit.objects[name])
         except DamagedError as exc:
             findings.errors.append(str(exc))
+    if len(findings.errors) == before:
+        try:
+            store.form.check(commit)
+        except (DamagedError, IncompleteError) as exc:
+            findings.errors.append(str(exc))
     start, stop = store.shard_range(commit.shard)
     return stop - start if len(findings.errors) == before else 0
 

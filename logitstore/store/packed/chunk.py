@@ -114,7 +114,7 @@ def coded_with(data: bytes | NDArray[np.uint8]) -> int:
     """
     if len(data) < _HEADER.size:
         raise ValueError("the chunk is shorter than its header")
-    return int(_HEADER.unpack_from(memoryview(data).cast("B"))[4])
+    return int(_HEADER.unpack(bytes(data[: _HEADER.size]))[4])
 
 
 def coded(records: PlainRecords, sample_P: NDArray[np.int64], base: Base) -> tuple[NDArray[np.uint16], Counts]:

@@ -45,8 +45,9 @@ def test_every_command_is_one_that_its_command_line_takes(tmp_path: Path, data: 
         command.make_context(step.words[0], list(step.words[1:]), resilient_parsing=False)
         kinds.append(step.words[0])
     students = 3 * len(CONDITIONS)
-    assert kinds.count("dump") == 3 and kinds.count("verify") == 1, "the teacher speaks once for each seed"
+    assert kinds.count("dump") == 3 and kinds.count("listen") == 1, "the teacher speaks once for each seed"
     assert kinds.count("live") == 3 and kinds.count("train") == 1 + students - 3 and kinds.count("eval") == students
+    assert kinds.count("convert") == 3 and kinds.count("weigh") == 6
     assert kinds.count("cut") == 3 * sum(condition.rule is not None for condition in CONDITIONS.values())
 
 
@@ -57,7 +58,12 @@ def test_nothing_is_needed_before_it_is_made(tmp_path: Path) -> None:
         options = ("--checkpoint", "--teacher-checkpoint", "--chosen-on", "--teacher")
         named = [word for option, word in pairwise(step.words) if option in options]
         named += [word for option, word in pairwise(step.words) if option == "--store" and step.words[0] != "dump"]
-        named += {"cut": step.words[1:2], "weigh": step.words[1:3], "verify": step.words[1:2]}.get(step.words[0], ())
+        named += {
+            "cut": step.words[1:2],
+            "weigh": step.words[1:3],
+            "listen": step.words[1:2],
+            "convert": step.words[1:2],
+        }.get(step.words[0], ())
         needed = {Path(word).name for word in named if word.startswith(str(tmp_path))}
         assert needed - {f"teacher-{protocol.setting.teacher}"} <= set(step.needs) <= made, step.name
         made.add(step.name)
@@ -172,7 +178,7 @@ def test_correlation_is_over_the_conditions_that_only_keep_less(tmp_path: Path) 
 def test_a_whole_run_is_reported_and_not_repeated(tmp_path: Path, data: dict[str, str], capsys: Any) -> None:
     flags = ["--data", data["data"], "--val-data", data["val_data"], "--quick", "--subset", "64", "--size", "32",
              "--teacher-init", "random", "--student", "test_vit", "--workers", "1", "--out", str(tmp_path),
-             "--conditions", "live,dense,floored,cycled,labels,k1"]  # fmt: skip
+             "--conditions", "live,dense,floored,packed,cycled,labels,k1"]  # fmt: skip
     ran: list[str] = []
 
     def launch(step: Any, terms: Any) -> tuple[int, str]:
@@ -191,12 +197,15 @@ def test_a_whole_run_is_reported_and_not_repeated(tmp_path: Path, data: dict[str
     assert all(row["test_images"] == 20 for row in rows.values())
     assert 0 <= rows["dense"]["KL"] < 1e-5 and 0 < rows["floored"]["KL"] < rows["k1"]["KL"]
     assert rows["k1"]["K"] == 1 and rows["dense"]["kept"] == 4 and rows["cycled"]["MB"] < rows["floored"]["MB"]
+    assert rows["packed"]["KL"] == rows["floored"]["KL"] and rows["packed"]["B/record"] != rows["floored"]["B/record"]
+    assert found["packed_same_students"] == {"packed": {"seeds": 1, "same": 1}}, "the same records, to the bit"
     live, dense = (load_card(tmp_path / f"{name}-seed0" / "model.safetensors") for name in ("live", "dense"))
     assert live is not None and dense is not None
     assert live.training["seed"] == dense.training["seed"] and live.training["store"] == dense.training["store"]
     assert once() == found and len(ran) == count
     quality.show(found)
-    assert "no correlation to be had" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no correlation to be had" in said and "packed: the students of 1 of 1 seeds are the same" in said
 
 
 def test_the_script_refuses_in_a_sentence(tmp_path: Path) -> None:

@@ -59,6 +59,15 @@ def test_few_conditions_of_one_seed_prove_nothing_however_well_ordered() -> None
     assert "chance alone could give that" in sentence("top-1", found)
 
 
+def test_what_seeds_do_to_all_conditions_alike_changes_nothing() -> None:
+    x, y = made(8, 3, -2.0)
+    plain, shifted = (correlation(x, y + shift, draws=1000) for shift in (0.0, np.array([0.0, 100.0, -70.0])))
+    assert plain is not None and shifted is not None
+    for name in ("pearson", "spearman"):
+        assert shifted[name]["p"] == plain[name]["p"] and shifted[name]["r"] == pytest.approx(plain[name]["r"])
+        assert shifted[name]["interval"] == pytest.approx(plain[name]["interval"])
+
+
 def test_the_same_numbers_give_the_same_answer() -> None:
     x, y = made(6, 2, 0.3)
     assert correlation(x, y, draws=500) == correlation(x, y, draws=500)

@@ -12,13 +12,14 @@ from framework_cases import command_line
 from quality_cases import SUBSET, TEACHER, make_store, make_teacher
 
 from benchmarks.framework.launch import Step
-from benchmarks.quality_parts.live import with_live_teacher
+from benchmarks.quality_parts.live import heard, with_live_teacher
 from benchmarks.quality_parts.protocol import COMMANDS
 from benchmarks.quality_parts.recut import Kept, dense_logits, recut, weigh
 from benchmarks.stores import store_bytes
 from logitstore.cuts import Cut
 from logitstore.errors import InputError, MismatchError
-from logitstore.loader import ViewLoader, stored_spec
+from logitstore.images import open_images
+from logitstore.loader import ViewLoader, as_dumped, stored_spec
 from logitstore.store import Store, open_store, verify_store
 from logitstore.teacher import load_teacher
 from logitstore.train import TrainConfig, train
@@ -181,6 +182,20 @@ def test_the_live_teachers_records_are_its_softmax(dense: Store, teacher: str, t
     expected = torch.softmax(spoken.double(), 1).gather(1, torch.from_numpy(batch.records.index.astype(np.int64)))
     np.testing.assert_allclose(batch.records.prob, expected.numpy(), atol=1e-6)
     assert (np.diff(batch.records.prob, axis=1) <= 0).all() and not batch.records.tail.any()
+
+
+def test_the_dense_store_is_compared_with_the_teacher_before_rounding(dense: Store, teacher: str) -> None:
+    spoken = load_teacher(TEACHER, checkpoint=teacher, size=32, device="cpu")
+    found = heard(dense, spoken, open_images("digits"), views=96, workers=1)
+    stored = dense.read(0, 0, 96)
+    images = as_dumped(dense, open_images("digits"))
+    with ViewLoader(images, stored_spec(dense, flippable=False), store=dense, batch_size=96, workers=0) as loader:
+        said_BC = spoken.logits(next(loader.batches(0)).views_BCHW).double().log_softmax(1).numpy()
+    logp_BK = np.take_along_axis(said_BC, stored.index.astype(np.int64), axis=1)
+    prob_BK = stored.prob / stored.prob.sum(1, keepdims=True, dtype=np.float64)
+    kl = (np.exp(logp_BK) * (logp_BK - np.log(prob_BK))).sum(1).mean()
+    assert found["views"] == 96 and found["kl"] == pytest.approx(kl, rel=1e-2)
+    assert 1e-10 < found["kl"] < 1e-5, "float16 loses little, but not nothing"
 
 
 def test_another_teacher_than_the_stores_is_refused(dense: Store, tmp_path: Path) -> None:

@@ -63,6 +63,35 @@ def weigh(store: str, dense: str, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("store")
+@option("--teacher", required=True, help="Who made the store.")
+@option("--teacher-checkpoint", required=True, help="Its weights.")
+@option("--data", default="digits", help="As for dump.")
+@option("--views", default=512, type=count, help="How many views of the first epoch it sees again.")
+@machine_options
+@json_option
+def listen(
+    store: str, teacher: str, teacher_checkpoint: str, data: str, views: int, as_json: bool, **machine: Any
+) -> None:
+    """How far the records of STORE are from what the teacher says of the same views now."""
+    from benchmarks.quality_parts.live import heard
+    from logitstore.device import Compute
+    from logitstore.images import open_images
+    from logitstore.store import open_store
+    from logitstore.teacher import load_teacher
+
+    opened, compute = open_store(store), Compute.of(**machine)
+    spoken = load_teacher(
+        teacher,
+        checkpoint=teacher_checkpoint,
+        size=opened.manifest.view["size"],
+        device=compute.device,
+        dtype=compute.dtype,
+    )
+    show(heard(opened, spoken, open_images(data), views=views, workers=compute.workers), as_json)
+
+
+@main.command()
 @option("--teacher", required=True, help="Who speaks in every step.")
 @option("--teacher-checkpoint", required=True, help="Its weights.")
 @train_options

@@ -70,6 +70,7 @@ CONDITIONS = {
         Condition(name="tinyvit", title=f"top K of mass {TINYVIT_MASS}, f16, as TinyViT keeps",
                   rule=Rule(topk_mass=TINYVIT_MASS, values="f16"), compared=True),
         Condition(name="floored", title=f"floor of mass {FLOORED_MASS}, q8", rule=FLOORED, compared=True),
+        Condition(name="packed", title="the same, packed", packed="floored"),
         Condition(name="cycled", title="the same, fewer epochs, cycled",
                   rule=Rule(floor_mass=FLOORED_MASS, cycled=True)),
         Condition(name="labels", title="hard labels"),

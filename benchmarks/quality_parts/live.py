@@ -1,8 +1,8 @@
-"""A run whose targets a teacher makes in every step, on the views that a store replays. Its records are not looked at.
+"""A teacher that speaks again, on the views that a store replays: to a student in every step, or beside the records.
 
-All else is ``logitstore train``. The teacher's whole distribution becomes a record of all classes in float32, so what
-differs from training on a dense store is that store's rounding, and nothing else. Shape suffixes: B batch, C classes, K
-kept classes (all).
+In a run whose targets it makes the store's records are not looked at, and all else is ``logitstore train``. The
+teacher's whole distribution becomes a record of all classes in float32, so what differs from training on a dense store
+is that store's rounding, and nothing else. Shape suffixes: B batch, C classes, K kept classes (all).
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from logitstore.cuts import Dense
 from logitstore.errors import MismatchError
+from logitstore.images import ImageSet
 from logitstore.learning.feed import Feed
-from logitstore.loader import Batch
-from logitstore.store import Records
+from logitstore.loader import Batch, ViewLoader, as_dumped, stored_spec
+from logitstore.store import Records, Store
 from logitstore.teacher import Teacher, load_teacher, select_topk
 from logitstore.train import TrainConfig
 from logitstore.train.feed import open_feed
 from students.recipes import Recipe
+
+_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,43 @@ def whole_records(batch: Batch, teacher: Teacher) -> Records:
     )
 
 
+def heard(store: Store, teacher: Teacher, images: ImageSet, *, views: int, workers: int) -> dict[str, Any]:
+    """How far a store's records are from what its teacher says of the same views now, before any rounding.
+
+    Args:
+        store: any store; its first epoch is replayed.
+        teacher: the one that made it.
+        images: what it was made of.
+        views: how many, from the first position on.
+        workers: threads that decode and render.
+
+    Returns:
+        ``views``, and ``kl``, the mean KL(teacher || decoded) in nat.
+    """
+    require_own_teacher(store, teacher)
+    images = as_dumped(store, images)
+    spec = stored_spec(store, flippable=images.flippable)
+    found = []
+    with ViewLoader(images, spec, store=store, batch_size=_BATCH, workers=workers) as loader:
+        for batch in loader.batches(0, 0, min(views, len(images))):
+            assert batch.records is not None
+            said = Dense.of(teacher.logits(batch.views_BCHW).cpu().numpy())
+            found.append(said.kl(batch.records.index, batch.records.prob, batch.records.tail))
+    return {"views": sum(map(len, found)), "kl": float(np.concatenate(found).mean())}
+
+
+def require_own_teacher(store: Store, teacher: Teacher) -> None:
+    """Refuse another teacher than a store's own: MismatchError."""
+    stored = store.manifest.teacher["sha256"]
+    if teacher.sha256 != stored:
+        raise MismatchError(
+            f"The teacher of the store at {store.path}",
+            stored=stored,
+            present=teacher.sha256,
+            remedy="Let the teacher speak that made the store.",
+        )
+
+
 def with_live_teacher(name: str, checkpoint: str) -> Callable[..., LiveFeed]:
     """What ``train`` opens instead of the store's own feed.
 
@@ -72,13 +113,7 @@ def with_live_teacher(name: str, checkpoint: str) -> Callable[..., LiveFeed]:
         teacher = load_teacher(
             name, checkpoint=checkpoint, size=feed.loader.size, device=config.device, dtype=config.dtype
         )
-        if teacher.sha256 != feed.store.manifest.teacher["sha256"]:
-            raise MismatchError(
-                f"The teacher of the store at {feed.store.path}",
-                stored=feed.store.manifest.teacher["sha256"],
-                present=teacher.sha256,
-                remedy="Let the teacher speak that made the store.",
-            )
+        require_own_teacher(feed.store, teacher)
         return LiveFeed(**vars(feed), teacher=teacher)
 
     return opener

@@ -64,8 +64,8 @@ def correlation(x_PS: F64, y_PS: F64, *, draws: int = DRAWS) -> dict[str, Any] |
     dealt_DSP = rng.permuted(np.broadcast_to(y_PS.T, (draws, seeds, points)), axis=2)
     x_DP = np.broadcast_to(x_1P, (draws, points))
     condition_DP1 = rng.integers(points, size=(draws, points, 1))
-    seed_DPS = rng.integers(seeds, size=(draws, points, seeds))
-    drawn = [side[condition_DP1, seed_DPS].mean(axis=2) for side in (x_PS, y_PS)]
+    seed_D1S = rng.integers(seeds, size=(draws, 1, seeds))  # for all conditions: seeds are good or bad for all alike
+    drawn = [side[condition_DP1, seed_D1S].mean(axis=2) for side in (x_PS, y_PS)]
     found: dict[str, Any] = {"conditions": points, "seeds": seeds}
     for name, measure in (("pearson", pearson), ("spearman", spearman)):
         r = float(measure(x_1P, y_1P)[0])

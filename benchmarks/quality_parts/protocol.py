@@ -16,9 +16,9 @@ from benchmarks.quality_parts.conditions import CONDITIONS, Condition
 from benchmarks.quality_parts.setting import QualitySetting
 
 COMMANDS = "benchmarks.quality_parts.commands"
-CHECK = "check-dense"
-"""The step that runs the teacher again on some views of the first dense store."""
-_CHECKED_VIEWS = "256"
+CHECK = "listen-dense"
+"""The step that runs the teacher again on views of the first dense store."""
+_VIEWS = "512"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +39,15 @@ class QualityProtocol(BaseProtocol):
         return protocol
 
     def dense(self, seed: int) -> Step:
-        """The step that leaves a seed's dense store; the first seed's is checked against the teacher, too."""
+        """The step that leaves a seed's dense store; the first seed's is compared with the teacher, too."""
         setting = self.setting
         name = f"store-dense-seed{seed}"
         step = self.add(self.dense_dump(name, setting.teacher, epochs=setting.num_epochs, seed=seed))
         if seed == setting.seeds[0]:
-            words = ("verify", str(self.folder(step)), "--data", setting.data, "--sample", _CHECKED_VIEWS,
-                     "--checkpoint", self.weights(setting.teacher), *self.machine_words())  # fmt: skip
-            self.add(Step(name=CHECK, words=words, needs=(name,)))
+            words = ("listen", str(self.folder(step)), "--teacher", setting.teacher, "--teacher-checkpoint",
+                     self.weights(setting.teacher), "--data", setting.data, "--views", _VIEWS,
+                     *self.machine_words())  # fmt: skip
+            self.add(Step(name=CHECK, words=words, needs=(name,), module=COMMANDS))
         weigh = ("weigh", str(self.folder(step)), str(self.folder(step)))
         self.add(Step(name=f"weigh-dense-seed{seed}", words=weigh, needs=(name,), module=COMMANDS))
         return step
@@ -58,6 +59,8 @@ class QualityProtocol(BaseProtocol):
     def store(self, condition: Condition, seed: int) -> Step:
         """The step that leaves a condition's store."""
         whole = self.dense(seed)
+        if condition.packed is not None:
+            return self._packed(condition, self.store(CONDITIONS[condition.packed], seed), seed)
         if condition.rule is None:
             return whole
         name = self.weighed(condition, seed)
@@ -69,6 +72,18 @@ class QualityProtocol(BaseProtocol):
         if condition.rule.measures and first != whole:  # every seed keeps the same
             words, needs = (*words, "--chosen-on", str(self.folder(first))), (*needs, first.name)
         return self.add(Step(name=name, words=words, needs=needs, module=COMMANDS))
+
+    def _packed(self, condition: Condition, plain: Step, seed: int) -> Step:
+        """The step that packs a store; the one after it weighs it."""
+        dense = self.dense(seed)
+        name = f"store-{condition.name}-seed{seed}"
+        out = str(self.setting.out / name)
+        convert = ("convert", str(self.folder(plain)), out, "--codec", "packed")
+        step = self.add(Step(name=name, words=convert, needs=(plain.name,)))
+        weigh = ("weigh", out, str(self.folder(dense)))
+        needs = (name, dense.name)
+        self.add(Step(name=self.weighed(condition, seed), words=weigh, needs=needs, module=COMMANDS))
+        return step
 
     def student(self, condition: Condition, seed: int) -> Step:
         """The step that trains a student; the one after it measures it."""

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from logitstore.jit import inlined, kernel
+from logitstore.jit import kernel
+
+_LAST = np.int64(0xFFFFFFFF)
+_FEW = 64  # classes that are put in order by counting for each how many come before it, which takes no branch
 
 
 @kernel
@@ -41,6 +44,10 @@ def mean_of_records(  # type: ignore[no-untyped-def]
     place_C = np.full(num_classes, -1, np.int32)  # rank of each class of the present record
     class_K = np.empty(width, np.int64)
     mass_K = np.empty(width, np.float64)
+    # Probabilities are not negative, so their bits are in their order: with the class below them, one number compares.
+    rounded_K = np.empty(width, np.float32)
+    bits_K = rounded_K.view(np.int32)
+    key_K = np.empty(width, np.int64)
     outside_S = np.empty(stores, np.float64)
     for b in range(len(index_BK)):
         rest = 0.0
@@ -66,32 +73,25 @@ def mean_of_records(  # type: ignore[no-untyped-def]
                 mass_K[rank] += weight_S[s] * np.float64(prob_BR[b, r]) - outside_S[s]
         for k in range(kept):
             place_C[class_K[k]] = -1
-        _sort(class_K, mass_K, kept)
-        for k in range(kept):
-            index_BK[b, k] = class_K[k]
-            prob_BK[b, k] = max(mass_K[k], 0.0)  # rounding may leave a trace below
+            rounded_K[k] = max(mass_K[k], 0.0)  # rounding may leave a trace below
+            key_K[k] = (np.int64(bits_K[k]) << 32) | (_LAST - class_K[k])
+        if kept <= _FEW:
+            for k in range(kept):
+                rank = 0
+                for other in range(kept):
+                    rank += key_K[other] > key_K[k]
+                index_BK[b, rank] = class_K[k]
+                prob_BK[b, rank] = rounded_K[k]
+        else:
+            key_K[:kept].sort()
+            for k in range(kept):
+                key = key_K[kept - 1 - k]
+                bits_K[k] = key >> 32
+                index_BK[b, k] = _LAST - (key & _LAST)
+                prob_BK[b, k] = rounded_K[k]
         for k in range(kept, width):
             index_BK[b, k] = padding
             prob_BK[b, k] = 0.0
         tail_B[b] = 0.0 if empty else rest * (num_classes - kept)
         kept_B[b] = kept
     return len(index_BK)
-
-
-@inlined
-def _sort(class_K, mass_K, count):  # type: ignore[no-untyped-def]
-    """Shell's sort with Knuth's gaps: in place, and quick where much is in order already, as each store's ranks are."""
-    gap = 1
-    while gap < count // 3:
-        gap = 3 * gap + 1
-    while gap > 0:
-        for k in range(gap, count):
-            mass, c = mass_K[k], class_K[k]
-            at = k
-            while at >= gap and (mass_K[at - gap] < mass or (mass_K[at - gap] == mass and class_K[at - gap] > c)):
-                mass_K[at] = mass_K[at - gap]
-                class_K[at] = class_K[at - gap]
-                at -= gap
-            mass_K[at] = mass
-            class_K[at] = c
-        gap //= 3

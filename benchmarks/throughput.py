@@ -21,10 +21,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs as a file
 
 from benchmarks.common import SHARED_DATA, Row, arguments, finish, hardware, print_table, print_verdicts
-from benchmarks.measures import dump, loss, private, scan, train, views
+from benchmarks.measures import dump, loss, pair, private, scan, train, views
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("scan", "views", "dump", "train", "loss", "private", "start")
+PARTS = ("scan", "views", "dump", "train", "loss", "pair", "private", "start")
 REAL_IMAGES = SHARED_DATA / "imagenet_sample_200.tar"
 AT_LEAST = {
     "scan_records_per_s": 5e6,
@@ -33,6 +33,8 @@ AT_LEAST = {
     "packed_view_ratio": 4.0,
     "dump_ratio": 0.95,
     "train_ratio": 0.98,
+    "pair_mean_records_per_s": 1e6,
+    "pair_train_ratio": 0.98,
 }
 AT_MOST = {"loss_ratio": 1.1, "loss_extra_bytes": 0, "rss_growth_mib": 100.0, "import_s": 0.3, "help_s": 0.3}
 
@@ -93,6 +95,7 @@ class Benchmark:
             "dump": self.dump,
             "train": self.train,
             "loss": self.loss,
+            "pair": self.pair,
             "private": lambda: private.measure(
                 folder / "private", sizes=sizes.private_samples, places=sizes.private_places
             ),
@@ -134,6 +137,19 @@ class Benchmark:
         batch, classes, topk = self._sizes.loss_shape
         device, repeats = self._args.device, self._sizes.repeats
         return loss.measure(device=device, repeats=repeats, batch=batch, classes=classes, topk=topk)
+
+    def pair(self) -> tuple[Row, list[Row]]:
+        """Two stores of the same views against one."""
+        sizes, device = self._sizes, self._args.device
+        return pair.measure(
+            self._folder / "pair",
+            num_samples=sizes.scan_samples,
+            device=device,
+            batch_size=sizes.batch_size,
+            images=sizes.digits,
+            steps=sizes.steps,
+            repeats=sizes.repeats,
+        )
 
     def start(self) -> tuple[Row, list[Row]]:
         """How long a new process takes to import the package, and to print the command's help; Python included."""

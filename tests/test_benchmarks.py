@@ -106,8 +106,9 @@ def jpegs(tmp_path: Path) -> str:
 
 def test_throughput_prints_its_rates(jpegs: str) -> None:
     line = run("throughput.py", "--quick", "--images", jpegs)
-    rates = ("scan_records_per_s", "scan100_records_per_s", "view_images_per_s", "packed_view_images_per_s")
-    ratios = ("view_ratio", "packed_view_ratio", "dump_ratio", "train_ratio", "loss_ratio")
+    rates = ("scan_records_per_s", "scan100_records_per_s", "view_images_per_s", "packed_view_images_per_s",
+             "pair_scan_records_per_s", "pair_mean_records_per_s", "pair100_mean_records_per_s")  # fmt: skip
+    ratios = ("view_ratio", "packed_view_ratio", "dump_ratio", "train_ratio", "loss_ratio", "pair_train_ratio")
     for key in (*rates, *ratios, "import_s", "help_s"):
         assert line[key] > 0, key
     assert isinstance(line["loss_extra_bytes"], int) and isinstance(line["rss_growth_mib"], float)

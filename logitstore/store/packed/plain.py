@@ -77,7 +77,8 @@ class PlainRecords:
         both_PK = kept_PK[:, 1:]
         if (both_PK & (ahead_PK > behind_PK)).any():
             return None
-        if shape.scale.by_code and (both_PK & (ahead_PK == behind_PK) & (index_PK[:, :-1] >= index_PK[:, 1:])).any():
+        tied_PK = both_PK & (ahead_PK == behind_PK) & (index_PK[:, :-1] >= index_PK[:, 1:])
+        if shape.scale.by_code and tied_PK[:, 1:].any():
             return None
         return cls(
             index_PK=index_PK,

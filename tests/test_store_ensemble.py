@@ -12,6 +12,7 @@ from ensemble_cases import dense
 from numpy.typing import NDArray
 from store_cases import DENSE, SMALL, make_block, write_store
 
+from logitstore.convert import ConvertConfig, convert
 from logitstore.errors import IncompleteError, InputError, MismatchError
 from logitstore.store import Ensemble, Manifest, Store, claim_shard, commit_shard, create_store, open_store
 
@@ -52,6 +53,18 @@ def test_weights_are_the_same_for_all_unless_they_are_given(stores: tuple[Store,
     assert ensemble.weights == pytest.approx([1 / 3] * 3)
     whole = sum(dense(store.read(0, 0, 300), 11) for store in ensemble.members) / 3
     np.testing.assert_allclose(dense(ensemble.read(0, 0, 300), 11), whole, rtol=4e-7, atol=1e-9)
+
+
+def test_packed_stores_are_read_likewise(stores: tuple[Store, Store], tmp_path: Path) -> None:
+    for store, name in zip(stores, ("one", "other"), strict=True):
+        convert(ConvertConfig(store=str(store.path), out=str(tmp_path / name), base_epochs=1))
+    packed = [open_store(tmp_path / name) for name in ("one", "other")]
+    expected = Ensemble(stores).read(1, 30, 290)
+    for members in (packed, [stores[0], packed[1]]):
+        found = Ensemble(members).read(1, 30, 290)
+        assert all(np.array_equal(getattr(found, name), getattr(expected, name)) for name in ("index", "prob", "tail"))
+    with pytest.raises(InputError, match="are the same"):
+        Ensemble([stores[0], packed[0]])
 
 
 @pytest.mark.parametrize(

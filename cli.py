@@ -17,7 +17,7 @@ import click
 from logitstore import __version__
 from logitstore.console import Commands, count, json_option, machine_options, option, show, typed
 from logitstore.launch import Launch
-from logitstore.options import dump_options, finetune_options, train_options
+from logitstore.options import dump_options, finetune_options, plan_options, train_options
 from logitstore.progress import Progress
 
 
@@ -79,6 +79,27 @@ def finetune(as_json: bool, **options: Any) -> None:
     with Launch.from_environment().alike():
         config = FinetuneConfig(**options)
     show(run(config, Progress).to_dict(), as_json)
+
+
+@main.command(short_help="What a store will cost and be worth, before the run.")
+@plan_options
+@machine_options
+@json_option
+def plan(as_json: bool, **options: Any) -> None:
+    """Show a sample of views to the teacher; tell bytes, divergence, hours of a store, and the command that makes it.
+
+    Options that may be repeated name everything to be tried.
+
+    \b
+    Example:
+      logitstore plan --teacher swin_l --data /data/imagenet --epochs 300 --out plan.png
+      logitstore plan --teacher swin_l --data /data/imagenet --topk 100 --topk 200 --target-kl 0.01
+    """
+    from logitstore.plan import PlanConfig
+    from logitstore.plan import plan as run
+
+    result = run(PlanConfig(**options), Progress)
+    show(result.to_dict() if as_json else result.lines(), as_json)
 
 
 @main.command(short_help="Run the teacher once and keep what it says of every view.")

@@ -6,9 +6,9 @@ configuration and one function of the same name, which takes it::
     logitstore.dump.dump(logitstore.DumpConfig(teacher="swin_t"))
     logitstore.train.train(logitstore.TrainConfig(student="tinyvit_21m"))
 
-so ``logitstore.dump``, ``train``, ``finetune``, ``pack``, ``convert``, ``evaluate`` and ``recheck`` are always the
-modules, whatever was imported before. Names resolve on first use: importing this package loads neither torch, zarr nor
-numba.
+so ``logitstore.dump``, ``train``, ``finetune``, ``pack``, ``plan``, ``convert``, ``evaluate`` and ``recheck`` are always
+the modules, whatever was imported before. Names resolve on first use: importing this package loads neither torch, zarr
+nor numba.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from logitstore import convert, dump, evaluate, finetune, pack, recheck, train
+    from logitstore import convert, dump, evaluate, finetune, pack, plan, recheck, train
     from logitstore.convert import ConvertConfig
     from logitstore.dump import DumpConfig, DumpResult
     from logitstore.errors import LogitStoreError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from logitstore.images import open_images
     from logitstore.loader import ViewLoader
     from logitstore.pack import PackConfig
+    from logitstore.plan import PlanConfig
     from logitstore.recheck import VerifyConfig, verify
     from logitstore.store import Manifest, Store, VerifyReport, create_store, open_store
     from logitstore.train import TrainConfig
@@ -42,6 +43,7 @@ __all__ = [
     "LogitStoreError",
     "Manifest",
     "PackConfig",
+    "PlanConfig",
     "Renderer",
     "Store",
     "TrainConfig",
@@ -58,13 +60,14 @@ __all__ = [
     "open_images",
     "open_store",
     "pack",
+    "plan",
     "recheck",
     "train",
     "verify",
     "view_spec",
 ]
 
-_MODULES = frozenset({"convert", "dump", "evaluate", "finetune", "pack", "recheck", "train"})
+_MODULES = frozenset({"convert", "dump", "evaluate", "finetune", "pack", "plan", "recheck", "train"})
 _HOMES = {
     "ConvertConfig": "convert",
     "DumpConfig": "dump",
@@ -74,6 +77,7 @@ _HOMES = {
     "LogitStoreError": "errors",
     "Manifest": "store",
     "PackConfig": "pack",
+    "PlanConfig": "plan",
     "Renderer": "views",
     "Store": "store",
     "TrainConfig": "train",

@@ -67,6 +67,32 @@ _DUMP = (
     option("--compile", is_flag=True, help="Run the teacher through torch.compile; gives another store."),
 )
 
+_PLAN = (
+    option("--teacher", required=True, help="swin_t, swin_b, …, any timm model, or module:function."),
+    option("--checkpoint", help="Its weights.  [default: what finetune left, else timm's pretrained ones]"),
+    option("--data", default="digits", help="A folder, FILE.npz, FILE.tar, a timm data set name, or digits."),
+    option("--sample", default=2000, type=count, help="Views to show to the teacher."),
+    option("--views", default=4, type=count, help="Views of each image of the sample."),
+    option("--epochs", default=300, type=count, help="Epochs of the training run that the store is for."),
+    option("--target-kl", default=0.03, help="Mean divergence from the teacher, in nat, that is good enough."),
+    option("--topk", default=(5, 10, 20, 50, 100), multiple=True, type=count, help="Numbers of classes to try."),
+    option("--floor", default=(0.0, 1e-4, 1e-3), multiple=True, help="Floors to try, besides the one for the target."),
+    option("--mass", default=(0.9, 0.99), multiple=True, help="Masses to try, besides the one for the target."),
+    option(
+        "--values", default=("q8", "q4", "q2", "f16"), multiple=True, type=click.Choice(["q8", "q4", "q2", "f16"]),
+        help="Forms of log-probabilities to try.",
+    ),
+    option("--out", help="Picture to draw, of divergence against bytes: .png, .pdf or .svg."),
+    option("--subset", type=count, help="Plan for only this many samples of the data set, evenly spaced."),
+    option("--size", type=count, help="Side of the views in pixels.  [default: 32 on digits, else 224]"),
+    option(
+        "--view", help="tinyvit, crop_flip, a YAML file of view-spec fields, or module:function.  [default: tinyvit]"
+    ),
+    option("--seed", type=click.IntRange(min=0), help="Run seed: views depend on it.  [default: 0]"),
+    option("--skip-bad", is_flag=True, help="Leave out images that do not decode."),
+    option("--compile", is_flag=True, help="Run the teacher through torch.compile."),
+)
+
 _TRAIN = (
     option("--config", help="Repeat a run from its run.yaml, or from options in a YAML file; flags override."),
     option("--student", default="tinyvit_21m", help="tinyvit_5m, swin_n, deit_tiny, …, or any timm model."),
@@ -155,4 +181,5 @@ def _adding(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Command], Co
 # All options of a command but those that others share.
 finetune_options = _adding(_FINETUNE)
 dump_options = _adding(_DUMP)
+plan_options = _adding(_PLAN)
 train_options = _adding(_TRAIN)

@@ -25,6 +25,7 @@ from logitstore.dump import DumpConfig, dump
 from logitstore.evaluate import EvalConfig
 from logitstore.finetune import FinetuneConfig
 from logitstore.pack import PackConfig
+from logitstore.plan import PlanConfig
 from logitstore.recheck import VerifyConfig
 from logitstore.report.audit import AuditConfig
 from logitstore.report.correlation import CorrelationConfig
@@ -34,6 +35,7 @@ from students.recipes import RECIPES
 CONFIGURATIONS: dict[str, Any] = {
     "pack": PackConfig,
     "finetune": FinetuneConfig,
+    "plan": PlanConfig,
     "dump": DumpConfig,
     "train": TrainConfig,
     "eval": EvalConfig,
@@ -61,7 +63,7 @@ def parameters(name: str) -> dict[str, click.Parameter]:
 
 def test_commands_are_complete() -> None:
     assert list(cli.main.commands) == [
-        "pack", "finetune", "dump", "convert", "train", "eval", "audit", "info", "verify", "correlation", "models"
+        "pack", "finetune", "plan", "dump", "convert", "train", "eval", "audit", "info", "verify", "correlation", "models"
     ]  # fmt: skip
 
 

@@ -1,0 +1,122 @@
+"""The cuts that a plan tries, and what records of each are like. Shape suffixes: N views, K kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logitstore.cuts import Cut, Dense, largest_floor, smallest_mass
+from logitstore.plan.config import PlanConfig
+from logitstore.plan.weigh import Weight, weigh
+from logitstore.sampling import Sample
+from logitstore.store import Manifest, decode_records
+from logitstore.store.manifest import NO_MASS_CUT
+from logitstore.store.records import kept_counts
+
+_FIRST = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Records of one cut: how large, and how good."""
+
+    cut: Cut
+    """What is kept."""
+    weight: Weight
+    """What it takes in a store."""
+    mean_kept: float
+    """Classes kept of a view."""
+    kept_mass: float
+    """The probability that they hold, in the mean."""
+    kl: float
+    """Mean KL(dense || decoded) in nat, the tail spread evenly."""
+    kl_error: float | None
+    """Its standard error, by images; None for a single one."""
+    top1: float
+    """Share of views whose largest probability is that of the dense one's class. Rounding may make a tie; among equals
+    the first class counts, on both sides. The first rank of a record is the teacher's first class in any case."""
+    top5: float
+    """Share of the dense distribution's five most probable classes that are kept."""
+
+    def to_dict(self, epochs: int) -> dict[str, Any]:
+        """As JSON takes it.
+
+        Args:
+            epochs: of the store, over which metadata are shared.
+        """
+        size = {
+            "bytes_per_record": self.weight.bytes_per_record(epochs),
+            "record_bytes": self.weight.per_record,
+            "gigabytes": self.weight.total(epochs) / 1e9,
+        }
+        found = {name: getattr(self, name) for name in _MEASURED}
+        return {"codec": "standard", **asdict(self.cut), **size, **found}
+
+
+_MEASURED = ("mean_kept", "kept_mass", "kl", "kl_error", "top1", "top5")
+
+
+def cuts_to_try(config: PlanConfig, dense: Dense) -> Iterator[Cut]:
+    """Every K with every form: at each floor, at each mass, and cut by either as far as the target allows."""
+    topks = sorted({min(topk, dense.num_classes) for topk in config.topk})
+    for values, topk in product(dict.fromkeys(config.values), topks):
+        whole = Cut(topk=topk, values=values)
+        floor, mass = (search(dense, whole, config.target_kl) for search in (largest_floor, smallest_mass))
+        floors = {*config.floor, *(() if floor is None else (floor,))}
+        masses = {*config.mass, *(() if mass is None else (mass,))} - {NO_MASS_CUT}
+        yield from (replace(whole, floor=floor) for floor in sorted(floors))
+        yield from (replace(whole, mass=mass) for mass in sorted(masses))
+
+
+def measure(cut: Cut, manifest: Manifest, sample: Sample, dense: Dense) -> Row:
+    """Make records of all views, weigh them, decode them, compare.
+
+    Args:
+        cut: what is kept.
+        manifest: of the store that is planned.
+        sample: the views.
+        dense: their distributions.
+    """
+    records = cut.records(dense.logits_NC)
+    index_NK, prob_NK, tail_N = decode_records(records["index"], records["logp"], records["tail"], values=cut.values)
+    kl_N = dense.kl(index_NK, prob_NK, tail_N)
+    return Row(
+        cut=cut,
+        weight=weigh(manifest, records),
+        mean_kept=float(kept_counts(index_NK).mean()),
+        kept_mass=float(dense.prob(index_NK).sum(axis=1).mean()),
+        kl=float(kl_N.mean()),
+        kl_error=sample.standard_error(kl_N),
+        top1=float((_first_class(index_NK, prob_NK) == _first_ranks(dense, 1)[:, 0]).mean()),
+        top5=_share_kept(dense, index_NK),
+    )
+
+
+def front(rows: Sequence[Row], epochs: int) -> list[Row]:
+    """The rows that no other beats in both bytes and divergence, by bytes, in a store of so many epochs."""
+    best: list[Row] = []
+    for row in sorted(rows, key=lambda row: (row.weight.bytes_per_record(epochs), row.kl)):
+        if not best or row.kl < best[-1].kl:
+            best.append(row)
+    return best
+
+
+def _first_class(index_NK: NDArray[Any], prob_NK: NDArray[np.float32]) -> NDArray[Any]:
+    """The most probable class of decoded records, the first of equals."""
+    largest_NK = prob_NK == prob_NK.max(axis=1, keepdims=True)
+    return np.asarray(np.where(largest_NK, index_NK, np.iinfo(index_NK.dtype).max).min(axis=1))
+
+
+def _first_ranks(dense: Dense, count: int) -> NDArray[Any]:
+    """The most probable classes of the dense distributions, in the order of a store."""
+    return Cut(topk=min(count, dense.num_classes), values="f16").records(dense.logits_NC)["index"]
+
+
+def _share_kept(dense: Dense, index_NK: NDArray[Any]) -> float:
+    wanted_NF = _first_ranks(dense, _FIRST)
+    return float((wanted_NF[:, :, None] == index_NK[:, None, :]).any(axis=2).mean())

@@ -1,0 +1,66 @@
+"""The picture of a plan: divergence against bytes, one line for each K."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from logitstore.drawing import require_matplotlib
+from logitstore.plan.grid import front
+from logitstore.plan.result import PlanResult
+
+_SIZE_INCHES = (8.5, 5.2)
+_MARKERS = {"q8": "o", "q4": "^", "q2": "v", "f16": "s"}
+_INK, _TARGET, _USUAL = "#333333", "#d98032", "#888888"
+
+
+def draw_plan(result: PlanResult, out: str | Path) -> Path:
+    """Draw a plan and write the picture.
+
+    Args:
+        result: what was found.
+        out: file to write; its suffix chooses the format.
+
+    Returns:
+        the path written.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    figure = require_matplotlib()(figsize=_SIZE_INCHES, layout="constrained")
+    axes = figure.subplots()
+    epochs = result.stored_epochs
+    topks = sorted({row.cut.topk for row in result.rows})
+    for number, topk in enumerate(topks):
+        colour = f"C{number}"
+        for values, marker in _MARKERS.items():
+            chosen = [row for row in result.rows if (row.cut.topk, row.cut.values) == (topk, values)]
+            sizes = [row.weight.bytes_per_record(epochs) for row in chosen]
+            axes.plot(sizes, [row.kl for row in chosen], marker, color=colour, markersize=5, alpha=0.8)
+        axes.plot([], [], "o", color=colour, label=f"K={topk}")
+        # What a plain record of as many classes takes: seed, classes and float16 values, uncompressed.
+        usual = [row.kl for row in result.rows if row.cut.topk == topk and row.cut.floor == 0 and row.cut.mass == 1]
+        if usual:
+            axes.plot(4 + 4 * topk, min(usual), "x", color=_USUAL)
+    axes.plot([], [], "x", color=_USUAL, label="4+4K bytes, uncompressed")
+    for values in dict.fromkeys(row.cut.values for row in result.rows):
+        axes.plot([], [], _MARKERS[values], color=_INK, fillstyle="none", label=values)
+    best = [(row.weight.bytes_per_record(epochs), row.kl) for row in front(result.rows, epochs)]
+    axes.plot(*zip(*best, strict=True), color=_INK, linewidth=0.8)
+    axes.axhline(result.target_kl, color=_TARGET, linewidth=0.8, linestyle="--", label=f"target {result.target_kl:g}")
+    if result.recommended is not None:
+        size = result.recommended.weight.bytes_per_record(epochs)
+        axes.plot(size, result.recommended.kl, "*", color=_TARGET, markersize=14, label="recommended")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.set_xlabel("bytes a record, everything included")
+    axes.set_ylabel("KL(teacher || record) in nat")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=7, ncols=2)
+    axes.set_title(
+        f"{result.teacher} on {result.data}: {result.sample_views:,} views, a store of {epochs} epochs", fontsize=10
+    )
+    path = Path(out)
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,172 @@
+"""The arithmetic behind a plan: weights, fronts, errors, epochs, and qualities against plain twins."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from dump_cases import config, write_data
+from hypothesis import given
+from hypothesis import strategies as st
+from plan_cases import made_sample, plan_config
+
+from logitstore.cuts import Cut
+from logitstore.dump import dump
+from logitstore.errors import DataError, DecodeError
+from logitstore.inference import Inference, open_views
+from logitstore.plan.epochs import enough_epochs, storings
+from logitstore.plan.grid import front, measure
+from logitstore.plan.weigh import Weight, weigh, write_epoch
+from logitstore.sampling import draw_sample
+from logitstore.store import choose_chunk_size, create_store, decode_records, open_store
+from tests.store_cases import SMALL
+
+
+def manifest_of(cut: Cut, num_samples: int, shard_size: int = 1024) -> Any:
+    return replace(
+        SMALL, num_samples=num_samples, num_epochs=3, num_classes=30, topk=cut.topk, floor=cut.floor, values=cut.values,
+        shard_size=shard_size, chunk_size=choose_chunk_size(shard_size, cut.topk, num_classes=30),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("cut", [Cut(topk=5), Cut(topk=30, floor=1e-3), Cut(topk=30, values="f16")], ids=str)
+def test_a_small_sample_weighs_as_a_large_store(cut: Cut, tmp_path: Path) -> None:
+    """Metadata and commits are told apart from records: what 500 views say holds for 6,000."""
+    records = cut.records(made_sample(1500).dense().logits_NC)
+    planned = manifest_of(cut, num_samples=6000)
+    foretold = weigh(planned, {name: array[:500] for name, array in records.items()})
+    store = create_store(tmp_path / "store", planned)
+    for epoch in range(3):
+        write_epoch(store, epoch, records)
+    actual = sum(size for _, size in store.objects.walk())
+    assert actual <= foretold.total(3) <= 1.1 * actual  # chunks of 500 records compress a little worse
+    assert foretold.bytes_per_record(3) == pytest.approx(foretold.total(3) / 18_000)
+    assert weigh(planned, records).total(3) == pytest.approx(actual, rel=0.01)
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 65])
+def test_any_number_of_records_can_be_weighed(count: int) -> None:
+    cut = Cut(topk=4)
+    records = cut.records(made_sample(20).dense().logits_NC[:count])
+    assert weigh(manifest_of(cut, num_samples=10_000), records).per_record > 4
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=20))
+def test_the_front_is_what_no_other_beats(points: list[tuple[int, int]]) -> None:
+    def weighing(size: int) -> Weight:
+        return Weight(fixed=0, per_shard=0, per_record=size, num_samples=1, shard_size=1)
+
+    rows: list[Any] = [SimpleNamespace(weight=weighing(size), kl=kl) for size, kl in points]
+    best = {(row.weight.per_record, row.kl) for row in front(rows, 1)}
+    beaten = {
+        (size, kl) for size, kl in points
+        if any(s <= size and k <= kl and (s, k) != (size, kl) for s, k in points)
+    }  # fmt: skip
+    assert best == set(points) - beaten
+
+
+@pytest.mark.parametrize("cut", [Cut(topk=6), Cut(topk=30, floor=0.02, values="q2"), Cut(topk=9, mass=0.7)], ids=str)
+def test_qualities_are_those_of_their_definitions(cut: Cut) -> None:
+    sample = made_sample()
+    dense = sample.dense()
+    row = measure(cut, manifest_of(cut, num_samples=500), sample, dense)
+    records = cut.records(dense.logits_NC)
+    index, prob, tail = decode_records(records["index"], records["logp"], records["tail"], values=cut.values)
+    mass, first, five, kept = [], [], [], []
+    for logits, classes, probs, rest in zip(dense.logits_NC.astype(np.float64), index, prob, tail, strict=True):
+        p = np.exp(logits) / np.exp(logits).sum()
+        there = [int(c) for c in classes if c < 30]
+        decoded = np.full(30, rest / max(1, 30 - len(there)))
+        decoded[there] = probs[: len(there)]
+        mass.append(p[there].sum())
+        first.append(decoded.argmax() == p.argmax())
+        five.append(len(set(np.argsort(-p)[:5]) & set(there)) / 5)
+        kept.append(len(there))
+    assert row.kept_mass == pytest.approx(np.mean(mass)) and row.mean_kept == pytest.approx(np.mean(kept))
+    assert row.top1 == np.mean(first) and row.top5 == pytest.approx(np.mean(five))
+    assert row.kl == pytest.approx(dense.kl(index, prob, tail).mean())
+    if cut.values == "q2":
+        assert row.top1 < 1  # equal codes
+
+
+def test_the_error_of_a_mean_counts_images_not_views() -> None:
+    sample = made_sample(images=40, views=4)
+    value = np.random.default_rng(1).standard_normal((40, 1)) + np.zeros((40, 4))  # all views of an image alike
+    found = sample.standard_error(value.reshape(-1))
+    assert found == pytest.approx(value[:, 0].std(ddof=1) / math.sqrt(40))
+    assert made_sample(images=1).standard_error(np.zeros(4)) is None
+
+
+@pytest.mark.parametrize(
+    ("training", "stored"),
+    [(300, [1, 38, 75, 100, 150, 300]), (8, [1, 2, 3, 4, 8]), (2, [1, 2]), (1, [1])],
+)
+def test_epochs_to_store(training: int, stored: list[int]) -> None:
+    weight = Weight(fixed=1e6, per_shard=1e3, per_record=40, num_samples=36_000, shard_size=4096)
+    found = storings(training, weight, views_per_second=10.0)
+    assert [storing.epochs for storing in found] == stored
+    for storing in found:
+        assert storing.hours == pytest.approx(storing.epochs)
+        assert storing.gigabytes == pytest.approx((1e6 + storing.epochs * (9e3 + 1.44e6)) / 1e9)
+        assert storing.times_seen * storing.epochs == pytest.approx(training)
+        assert storing.saved == pytest.approx(1 - storing.epochs / training)
+        assert storing.measured == (storing.epochs >= enough_epochs(training))
+
+
+def inference_of(folder: Path, **options: Any) -> Inference:
+    given = plan_config(folder, **options)
+    return Inference(given, *open_views(given), lambda _: None)
+
+
+def test_a_sample_of_everything_is_what_a_dense_dump_stores(tmp_path: Path) -> None:
+    sample = draw_sample(inference_of(tmp_path), sample=600, views=2, run_seed=11)
+    whole: dict[str, Any] = {"topk": 12, "values": "f16", "logz": True, "floor": 0.0}
+    store = open_store(dump(config(tmp_path, **whole)).store)
+    for epoch in range(2):
+        order = store.order(epoch).samples(np.arange(300))
+        np.testing.assert_allclose(store.logits(epoch, 0, 300), sample.logits_SVC[order, epoch], rtol=2e-3, atol=6e-3)
+    assert sample.skipped == 0 and sample.views_per_second > 0 and sample.teacher_views_per_second > 0
+
+
+def test_a_sample_is_spaced_evenly_over_the_images(tmp_path: Path) -> None:
+    """Ten of 300 pictures, in the data set's order, each under three views."""
+    sample = draw_sample(inference_of(tmp_path), sample=28, views=3, run_seed=11)
+    data = np.load(tmp_path / "data.npz")
+    few = tmp_path / "few.npz"
+    np.savez(few, images=data["images"][::30], labels=data["labels"][::30])
+    again = draw_sample(inference_of(tmp_path, data=str(few)), sample=30, views=3, run_seed=11)
+    assert sample.logits_SVC.shape == (10, 3, 12)
+    np.testing.assert_allclose(sample.logits_SVC, again.logits_SVC, rtol=1e-5, atol=1e-5)
+
+
+def damaged_folder(folder: Path, bad: set[int]) -> Path:
+    """Twelve JPEGs in a folder; the middle of some is cut away, which their head and tail do not show."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    write_data(folder / "twelve.npz", 12)
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for number, pixels in enumerate(np.load(folder / "twelve.npz")["images"]):
+        buffer = BytesIO()
+        Image.fromarray(pixels).resize((64, 64)).save(buffer, "JPEG")
+        data = buffer.getvalue()
+        if number in bad:
+            data = data[:160] + data[-2:]
+        (pictures / f"{number:02}.jpg").write_bytes(data)
+    return pictures
+
+
+def test_images_that_do_not_decode(tmp_path: Path) -> None:
+    options = {"data": str(damaged_folder(tmp_path, {1, 7})), "view": "crop_flip"}
+    with pytest.raises((DecodeError, DataError), match=r"01\.jpg"):
+        draw_sample(inference_of(tmp_path, **options), sample=24, views=2, run_seed=0)
+    sample = draw_sample(inference_of(tmp_path, **options), sample=24, views=2, run_seed=0, skip_bad=True)
+    assert (sample.images, sample.skipped) == (10, 2)
+    assert np.isfinite(sample.logits_SVC).all()

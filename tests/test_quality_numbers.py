@@ -39,6 +39,7 @@ def test_a_strong_relation_is_found_and_said() -> None:
     for name in ("pearson", "spearman"):
         low, high = found[name]["interval"]
         assert low <= found[name]["r"] <= high < 0 and found[name]["p"] < 0.01
+        assert len(found[name]["each_seed"]) == 3 and max(found[name]["each_seed"]) < -0.8
     assert found["slope"] == pytest.approx(-2, abs=0.3)
     assert "the order of the one tells" in sentence("top-1", found)
 
@@ -56,7 +57,23 @@ def test_few_conditions_of_one_seed_prove_nothing_however_well_ordered() -> None
     found = correlation(x, -x, draws=4000)
     assert found is not None and found["spearman"]["r"] == pytest.approx(-1)
     assert found["spearman"]["p"] == pytest.approx(2 / 24, abs=0.02)  # two of the 24 orders are as good
-    assert "chance alone could give that" in sentence("top-1", found)
+    assert "not settled" in sentence("top-1", found)
+
+
+def test_a_relation_of_some_seeds_alone_is_not_settled() -> None:
+    x = np.repeat(np.arange(8.0)[:, None], 3, axis=1)
+    found = correlation(x, x * np.array([4.0, 3.0, -2.0]), draws=2000)
+    assert found is not None and found["pearson"]["r"] == pytest.approx(1) and found["pearson"]["p"] < 0.01
+    assert found["pearson"]["each_seed"] == pytest.approx([1, 1, -1]) and found["pearson"]["interval"][0] < 0
+    assert "not settled" in sentence("top-1", found)
+
+
+def test_a_seed_in_which_nothing_varies_has_no_correlation_of_its_own() -> None:
+    x, y = made(6, 2, 1.0)
+    y[:, 1] = 3.0
+    found = correlation(x, y, draws=500)
+    assert found is not None and found["pearson"]["each_seed"][1] is None and found["pearson"]["each_seed"][0] > 0
+    assert "each seed +0." in sentence("top-1", found) and ", none;" in sentence("top-1", found)
 
 
 def test_what_seeds_do_to_all_conditions_alike_changes_nothing() -> None:

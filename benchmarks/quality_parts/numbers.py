@@ -2,8 +2,9 @@
 
 Two questions, two answers. Could chance alone give such a correlation? For that, each seed's values are dealt to the
 conditions anew: if what is kept made no difference, any way of dealing them would be as likely as the one that was
-seen. How different could it be with other cuts and other seeds? For that, both are drawn again with replacement. Shape
-suffixes: P conditions, S seeds, D draws.
+seen. Cuts that are alike lead a seed's students astray alike, so that answer is too sure of itself. How different could
+it be with other cuts and other seeds? For that, both are drawn again with replacement, a seed for all conditions at
+once. A relation is called one where both agree. Shape suffixes: P conditions, S seeds, D draws.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ def correlation(x_PS: F64, y_PS: F64, *, draws: int = DRAWS) -> dict[str, Any] |
         draws: of either kind.
 
     Returns:
-        for each of the two ``r``, its 95% bootstrap ``interval`` over conditions and seeds, and the two-sided ``p`` of
-        the permutation within seeds; ``slope``, the change of y for one of x by least squares. None where there are
-        fewer than four conditions, or one side is the same for all.
+        for each of the two ``r``, that of ``each_seed`` alone, its 95% bootstrap ``interval`` over conditions and
+        seeds, and the two-sided ``p`` of the permutation within seeds; ``slope``, the change of y for one of x by least
+        squares. None where there are fewer than four conditions, or one side is the same for all.
     """
     points, seeds = x_PS.shape
     if points < LEAST_POINTS or not (np.ptp(x_PS.mean(1)) > 0 and np.ptp(y_PS.mean(1)) > 0):
@@ -74,6 +75,7 @@ def correlation(x_PS: F64, y_PS: F64, *, draws: int = DRAWS) -> dict[str, Any] |
         low, high = np.nanpercentile(again_D, [2.5, 97.5])
         found[name] = {
             "r": r,
+            "each_seed": [None if np.isnan(one) else float(one) for one in measure(x_PS.T, y_PS.T)],
             "interval": [min(float(low), r), max(float(high), r)],  # ties among draws pull ranks away from 1
             "p": float(1 + (by_chance_D >= abs(r) - _ROUNDING).sum()) / (1 + draws),
         }
@@ -89,9 +91,12 @@ def sentence(what: str, found: dict[str, Any] | None) -> str:
     for name in ("pearson", "spearman"):
         value = found[name]
         low, high = value["interval"]
-        parts.append(f"{name.capitalize()} {value['r']:+.2f} (95% {low:+.2f} to {high:+.2f}, p {value['p']:.4f})")
-    likely = found["spearman"]["p"] <= _LEVEL
-    verdict = "the order of the one tells of the order of the other" if likely else "chance alone could give that"
+        seeds = ", ".join("none" if r is None else f"{r:+.2f}" for r in value["each_seed"])
+        doubt = f"95% {low:+.2f} to {high:+.2f}, p {value['p']:.4f}"
+        parts.append(f"{name.capitalize()} {value['r']:+.2f} (each seed {seeds}; {doubt})")
+    low, high = found["spearman"]["interval"]
+    known = found["spearman"]["p"] <= _LEVEL and low * high > 0
+    verdict = "the order of the one tells of the order of the other" if known else "not settled: chance could give that"
     return (
         f"KL and {what}, {found['conditions']} conditions, {found['seeds']} seeds: {'; '.join(parts)}; "
         f"{found['slope'] / 10:+.3g} for each 0.1 nat; {verdict}."

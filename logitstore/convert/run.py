@@ -118,7 +118,7 @@ def _manifest(config: ConvertConfig, source: Store, notes: list[str]) -> Manifes
             f"--base-epochs {config.base_epochs} needs as many complete epochs; the store at {source.path} has "
             f"{len(complete)}: dump more, or give --base-epochs {len(complete)}."
         )
-    if len(base) < min(BASE_EPOCHS, source.num_epochs):
+    if config.base_epochs is None and len(base) < min(BASE_EPOCHS, source.num_epochs):
         notes.append(
             f"Only {len(base)} of {source.num_epochs} epochs are complete, and these are the base epochs: with "
             f"{BASE_EPOCHS} of them later epochs take fewer bytes."

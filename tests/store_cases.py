@@ -51,14 +51,16 @@ def make_block(manifest: Manifest, epoch: int, shard: int) -> ShardBlock:
     kept = np.where(sample == 13, 0, kept)
     padding = rank >= kept[:, None]
     first = pcg32_hash(2, seed) % np.uint32(manifest.num_classes)
-    index = ((first[:, None] + rank) % manifest.num_classes).astype(manifest.index_dtype)
+    up = -1 if manifest.values in RANKED_BY_CODE else 1  # so that tied classes have to change places, but for the first
+    index = ((first[:, None] + up * rank) % manifest.num_classes).astype(manifest.index_dtype)
     index[padding] = np.iinfo(manifest.index_dtype).max
     steps = (pcg32_hash(3, seed[:, None], rank) % np.uint32(9)).cumsum(axis=1) / -8
     logp = np.where(padding, -np.inf, steps).astype(np.float32)
     stored = quantise(logp, manifest.values)
     if manifest.values in RANKED_BY_CODE:
-        order_SK = np.lexsort((index, stored))
-        index, stored = (np.take_along_axis(array, order_SK, axis=1) for array in (index, stored))
+        behind = np.lexsort((index[:, 1:], stored[:, 1:]))
+        for array in (index, stored):
+            array[:, 1:] = np.take_along_axis(array[:, 1:], behind, axis=1)
     tail = np.where(sample == 13, -np.inf, (pcg32_hash(4, seed) % np.uint32(50)) / -8).astype(np.float32)
     return ShardBlock(
         seed=seed,

@@ -161,7 +161,8 @@ def test_a_store_comes_back_as_logits(tmp_path: Path) -> None:
 def test_coarser_values_keep_the_same_classes(
     tmp_path: Path, reference: tuple[Path, DumpResult], values: Any, step: float
 ) -> None:
-    """Stored codes are those of the teacher's log-probabilities, tied classes are in order, and the store verifies."""
+    """Stored codes are those of the teacher's log-probabilities, its first class stays first, tied classes behind
+    it are in order, and the store verifies."""
     dump(config(tmp_path, values=values, epochs=1))
     coarse, fine = open_store(tmp_path / "store"), open_store(reference[0] / "store")
     info = verify(
@@ -171,8 +172,9 @@ def test_coarser_values_keep_the_same_classes(
     records, expected = coarse.read(0, 0, 300), fine.read(0, 0, 300)
     assert np.array_equal(np.sort(records.index, 1), np.sort(expected.index, 1))
     block, finer = coarse.block(0, 0), fine.block(0, 0)
+    assert np.array_equal(block.index[:, 0], finer.index[:, 0]) and (np.diff(block.logp.astype(int)) >= 0).all()
     ranks = block.logp.astype(int) * 65_536 + block.index
-    assert (np.diff(ranks, axis=1)[block.logp[:, 1:] != 255] > 0).all()
+    assert (np.diff(ranks[:, 1:], axis=1)[block.logp[:, 2:] != 255] > 0).all()
     by_class, finer_by_class = np.argsort(block.index, 1), np.argsort(finer.index, 1)
     code, finer_code = (
         np.take_along_axis(array, order, 1).astype(float)

@@ -81,8 +81,8 @@ def test_stored_form(case: Case, values: Values) -> None:
     for row, count in enumerate(case.kept):
         given_index, true = case.index[row, :count], case.logp[row, :count]
         if values in ("q4", "q2"):  # by what is stored; the classes and their values belong together as before
-            stored_order = sorted(zip(np.clip(np.rint(-true / STEPS[values]), 0, 254), given_index, strict=True))
-            assert list(zip(logp[row, :count], index[row, :count], strict=True)) == stored_order
+            pairs = list(zip(np.clip(np.rint(-true / STEPS[values]), 0, 254), given_index, strict=True))
+            assert list(zip(logp[row, :count], index[row, :count], strict=True)) == pairs[:1] + sorted(pairs[1:])
             continue
         assert np.array_equal(index[row, :count], given_index)
         if values == "f16":
@@ -95,18 +95,19 @@ def test_stored_form(case: Case, values: Values) -> None:
 
 @settings(max_examples=100)
 @given(data=st.data(), wide=st.booleans())
-def test_ranks_by_code_are_a_stable_sort(data: st.DataObject, wide: bool) -> None:
+def test_ranks_by_code_are_a_stable_sort_behind_the_first(data: st.DataObject, wide: bool) -> None:
     """Against numpy's lexicographic one, with every code and the largest classes."""
     dtype = np.dtype(np.uint32 if wide else np.uint16)
     shape = data.draw(st.tuples(st.integers(0, 4), st.integers(1, 70)))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     code = rng.integers(0, data.draw(st.sampled_from([2, 20, 256])), shape).astype(np.uint8)
     index = rng.integers(0, data.draw(st.sampled_from([3, np.iinfo(dtype).max])), shape, dtype, endpoint=True)
-    order = np.lexsort((index, code))
+    order = np.lexsort((index[:, 1:], code[:, 1:]))
     found = rank_by_code(index, code)
     for array, given_array in zip(found, (index, code), strict=True):
         assert array.dtype == given_array.dtype
-        assert np.array_equal(array, np.take_along_axis(given_array, order, axis=1))
+        assert np.array_equal(array[:, 0], given_array[:, 0])
+        assert np.array_equal(array[:, 1:], np.take_along_axis(given_array[:, 1:], order, axis=1))
 
 
 @pytest.mark.parametrize(("values", "step"), STEPS.items())
@@ -118,6 +119,7 @@ def test_a_coarser_form_changes_values_and_order_alone(values: Values, step: flo
     case = Case(index=index, logp=logp, tail=logp[:, -1], kept=rng.integers(1, 31, 200), topk=30, num_classes=100)
     stored_index, stored, _ = case.encode(values)
     assert (np.diff(stored.astype(int)) >= 0).all()
+    assert np.array_equal(stored_index[:, 0], index[:, 0])
     for row, count in enumerate(case.kept):
         true = dict(zip(index[row, :count].tolist(), logp[row, :count].tolist(), strict=True))
         assert sorted(true) == sorted(stored_index[row, :count].tolist())

@@ -21,7 +21,8 @@ CODES_PER_NAT: dict[Values, int] = {"q8": 8, "q4": 4, "q2": 2}
 PADDING = 255
 """The code for no mass."""
 RANKED_BY_CODE: frozenset[Values] = frozenset({"q4", "q2"})
-"""Forms whose ranks are ordered by what is stored: by code, then by class. In others they follow the logits."""
+"""Forms whose ranks behind the first are ordered by what is stored: by code, then by class. In others they follow the
+logits, as the first does in all."""
 
 _LAST = PADDING - 1
 _F16_LOWEST = float(np.finfo(np.float16).min)
@@ -46,17 +47,18 @@ def quantise(logp: F32, values: Values) -> NDArray[Any]:
 
 
 def rank_by_code(index_BK: NDArray[Any], code_BK: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-    """Stored ranks in the order of codes, then of classes; padding, the largest of both, stays last.
+    """Stored ranks behind the first in the order of codes, then of classes; padding, the largest of both, stays last.
 
-    Coarse codes are often equal. What order such classes had among them would take more bytes than it is worth.
+    Coarse codes are often equal. What order such classes had among them would take more bytes than it is worth; but
+    which one the teacher held for the most probable is kept.
 
     Args:
-        index_BK: stored classes, uint16 or uint32 [B, K].
+        index_BK: stored classes, most probable first, uint16 or uint32 [B, K].
         code_BK: their codes [B, K].
     """
     bits = 8 * index_BK.itemsize
     key_BK: NDArray[Any] = (code_BK.astype(np.uint32 if bits == 16 else np.uint64) << bits) | index_BK
-    key_BK.sort(axis=1)
+    key_BK[:, 1:].sort(axis=1)
     return key_BK.astype(index_BK.dtype), (key_BK >> bits).astype(np.uint8)
 
 

@@ -245,14 +245,14 @@ class Store:
 
     def witnesses(self, epoch: int, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
         """The positions in [start, stop) that have a witness, and their CRC-32Cs."""
-        positions = np.arange(-(-start // WITNESS_EVERY) * WITNESS_EVERY, stop, WITNESS_EVERY)
-        found = np.empty(len(positions), np.uint32)
         self._check_positions(epoch, start, stop)
-        size = self.manifest.shard_size
-        for shard in range(start // size, -(-stop // size)):
-            here = positions // size == shard
-            found[here] = self._blocks.witness(epoch, shard)[positions[here] % size // WITNESS_EVERY]
-        return positions, found
+        first, last = -(-start // WITNESS_EVERY), -(-stop // WITNESS_EVERY)
+        size, parts = self.manifest.shard_size // WITNESS_EVERY, []
+        for shard in range(first // size, -(-last // size)):
+            here = slice(max(first - shard * size, 0), last - shard * size)
+            parts.append(self._blocks.witness(epoch, shard)[here])
+        found = np.concatenate(parts) if parts else np.empty(0, np.uint32)
+        return np.arange(first, last) * WITNESS_EVERY, found
 
     def block(self, epoch: int, shard: int) -> ShardBlock:
         """One shard's arrays as they are stored, checked against its commit."""

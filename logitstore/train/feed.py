@@ -151,7 +151,10 @@ def _find_store(config: TrainConfig, images: ImageSet) -> tuple[Store, ImageSet]
         return found[0]
     if found:
         paths = ", ".join(str(store.path) for store, _ in found)
-        raise InputError(f"There are {len(found)} stores of {images.name}: {paths}. Choose one with --store.")
+        raise InputError(
+            f"There are {len(found)} stores of {images.name}: {paths}. Choose one with --store, or give it for each of "
+            "several to learn from their mean."
+        )
     raise InputError(
         f"There is no store of {images.name} under {folder}: make one with logitstore dump --teacher swin_t "
         f"--data {config.data}, or give one with --store."

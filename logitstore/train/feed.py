@@ -171,8 +171,8 @@ def _visited_epochs(store: Store | Ensemble, recipe: Recipe, notes: list[str]) -
     for member, epochs in zip(members, begun, strict=True):
         if not epochs:
             raise IncompleteError(
-                f"The store at {member.path} holds no shard yet: run logitstore {member.manifest.codec.command} again to "
-                "make them."
+                f"The store at {member.path} holds no shard yet: run logitstore {member.manifest.codec.command} again "
+                "to make them."
             )
     visited = [epoch for epoch in begun[0] if all(epoch in epochs for epochs in begun)][: recipe.epochs]
     if not visited:

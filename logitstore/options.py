@@ -34,11 +34,28 @@ _FINETUNE = (
     option("--tensorboard/--no-tensorboard", default=True, help="Write TensorBoard events."),
 )
 
-_DUMP = (
+# What dump and plan share: the fields of InferenceConfig.
+_TEACHER = (
     option("--teacher", required=True, help="swin_t, swin_b, …, any timm model, or module:function."),
-    option("--topk", default=100, type=count, help="Most classes kept per view."),
     option("--checkpoint", help="Its weights.  [default: what finetune left, else timm's pretrained ones]"),
     option("--data", default="digits", help="A folder, FILE.npz, FILE.tar, a timm data set name, or digits."),
+)
+_VIEW = (
+    option("--size", type=count, help="Side of the views in pixels.  [default: 32 on digits, else 224]"),
+    option(
+        "--view", help="tinyvit, crop_flip, a YAML file of view-spec fields, or module:function.  [default: tinyvit]"
+    ),
+    option("--seed", type=click.IntRange(min=0), help="Run seed: order and views depend on it.  [default: 0]"),
+)
+_SHOWN = (
+    option("--subset", type=count, help="Use only this many samples, evenly spaced."),
+    option("--skip-bad", is_flag=True, help="Images that do not decode become empty records of weight 0."),
+    option("--compile", is_flag=True, help="Run the teacher through torch.compile; gives another store."),
+)
+
+_DUMP = (
+    *_TEACHER,
+    option("--topk", default=100, type=count, help="Most classes kept per view."),
     option("--store", help="Where the store lies or will lie.  [default: runs/dump/TEACHER-DATA]"),
     option("--views-from", help="A store whose views this teacher sees, too: same order, seeds, view spec, size."),
     option("--epochs", type=count, help="Epochs that the store holds; may grow later.  [default: 4 on digits]"),
@@ -52,27 +69,19 @@ _DUMP = (
         help="Log-probabilities: steps of 1/8, 1/4 or 1/2 nat, or float16.",
     ),
     option("--logz", is_flag=True, help="Also keep the log-sum-exp, so that logits come back."),
-    option("--size", type=count, help="Side of the views in pixels.  [default: 32 on digits, else 224]"),
-    option(
-        "--view", help="tinyvit, crop_flip, a YAML file of view-spec fields, or module:function.  [default: tinyvit]"
-    ),
-    option("--seed", type=click.IntRange(min=0), help="Run seed: order and views depend on it.  [default: 0]"),
+    *_VIEW,
     option("--start-epoch", default=0, type=click.IntRange(min=0), help="First epoch to make."),
     option("--shard-size", type=count, help="Positions per shard, a power of two.  [default: by size]"),
     option(
         "--shards", metavar="I/N", help="Make only part I of N, 0 <= I < N: every N-th shard.  [default: all shards]"
     ),
-    option("--subset", type=count, help="Use only this many samples, evenly spaced."),
-    option("--skip-bad", is_flag=True, help="Images that do not decode become empty records of weight 0."),
-    option("--compile", is_flag=True, help="Run the teacher through torch.compile; gives another store."),
+    *_SHOWN,
 )
 
 _PLAN = (
-    option("--teacher", required=True, help="swin_t, swin_b, …, any timm model, or module:function."),
-    option("--checkpoint", help="Its weights.  [default: what finetune left, else timm's pretrained ones]"),
-    option("--data", default="digits", help="A folder, FILE.npz, FILE.tar, a timm data set name, or digits."),
+    *_TEACHER,
     option("--sample", default=2000, type=count, help="Views to show to the teacher."),
-    option("--views", default=4, type=count, help="Views of each image of the sample."),
+    option("--views", default=5, type=count, help="Views of each image of the sample."),
     option("--epochs", default=300, type=count, help="Epochs of the training run that the store is for."),
     option("--target-kl", default=0.03, help="Mean divergence from the teacher, in nat, that is good enough."),
     option("--topk", default=(5, 10, 20, 50, 100), multiple=True, type=count, help="Numbers of classes to try."),
@@ -82,15 +91,13 @@ _PLAN = (
         "--values", default=("q8", "q4", "q2", "f16"), multiple=True, type=click.Choice(["q8", "q4", "q2", "f16"]),
         help="Forms of log-probabilities to try.",
     ),
-    option("--out", help="Picture to draw, of divergence against bytes: .png, .pdf or .svg."),
-    option("--subset", type=count, help="Plan for only this many samples of the data set, evenly spaced."),
-    option("--size", type=count, help="Side of the views in pixels.  [default: 32 on digits, else 224]"),
     option(
-        "--view", help="tinyvit, crop_flip, a YAML file of view-spec fields, or module:function.  [default: tinyvit]"
+        "--codec", default=("standard", "packed"), multiple=True, type=click.Choice(["standard", "packed"]),
+        help="Codecs to try: what dump writes, and what convert makes of it.",
     ),
-    option("--seed", type=click.IntRange(min=0), help="Run seed: views depend on it.  [default: 0]"),
-    option("--skip-bad", is_flag=True, help="Leave out images that do not decode."),
-    option("--compile", is_flag=True, help="Run the teacher through torch.compile."),
+    option("--out", help="Picture to draw, of divergence against bytes: .png, .pdf or .svg."),
+    *_VIEW,
+    *_SHOWN,
 )
 
 _TRAIN = (

@@ -27,6 +27,7 @@ def plan_config(folder: Path, **options: Any) -> PlanConfig:
         "teacher": "dump_cases:teacher",
         "data": str(data),
         "sample": 1200,
+        "views": 4,
         "epochs": 12,
         "topk": (3, 12),
         "floor": (0.0, 0.05),

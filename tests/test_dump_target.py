@@ -36,14 +36,14 @@ def no_sample(*_: object, **__: object) -> Cut:
 
 
 def test_the_floor_is_the_largest_within_the_target(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The sample is all images in epochs 0 to 3 here, so a store of these has its divergence."""
-    whole = {"topk": CLASSES, "epochs": 4, "values": "f16", "logz": True, "floor": 0.0}
+    """The sample is all images in epochs 0 to 4 here, so a store of these has its divergence."""
+    whole = {"topk": CLASSES, "epochs": 5, "values": "f16", "logz": True, "floor": 0.0}
     dense_store = open_store(dump(config(folder, "dense", **whole)).store)
-    result = dump(targeted(folder, store=str(folder / "target"), epochs=4), Progress)
+    result = dump(targeted(folder, store=str(folder / "target"), epochs=5), Progress)
     store, floor = open_store(result.store), open_store(result.store).manifest.floor
     assert 0 < floor == open_store(folder / "store").manifest.floor
     divergence = []
-    for epoch in range(4):
+    for epoch in range(5):
         records = store.read(epoch, 0, 300)
         dense = Dense.of(dense_store.logits(epoch, 0, 300))
         beyond = Cut(topk=CLASSES, floor=FLOORS[FLOORS.index(floor) + 1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ from plan_cases import plan_config
 import cli
 from logitstore import plan as plan_module
 from logitstore.cuts import Cut, Dense
-from logitstore.dump import DumpConfig, dump
+from logitstore.dump import dump
 from logitstore.errors import InputError, NonFiniteError
 from logitstore.inference import InferenceConfig
 from logitstore.plan import PlanConfig, PlanResult, plan
-from logitstore.plan.result import dump_command
+from logitstore.plan.result import command
 from logitstore.store import open_store
 
 
@@ -33,38 +33,46 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PlanResult]
     return folder, plan(plan_config(folder, out=str(folder / "plan.png")))
 
 
-def dump_options(command: str) -> DumpConfig:
+def dump_options(command: str) -> dict[str, Any]:
     """What the command line of ``logitstore dump`` makes of a command."""
     program, name, *words = shlex.split(command)
     assert (program, name) == ("logitstore", "dump")
-    context = cli.main.commands["dump"].make_context("dump", words)
-    return DumpConfig(**{key: value for key, value in context.params.items() if key != "as_json"})
+    params = cli.main.commands["dump"].make_context("dump", words).params
+    return {key: value for key, value in params.items() if key != "as_json"}
 
 
-def test_a_dump_by_the_command_is_what_was_foretold(planned: tuple[Path, PlanResult]) -> None:
+def test_the_commands_make_what_was_foretold(planned: tuple[Path, PlanResult], monkeypatch: pytest.MonkeyPatch) -> None:
     """The sample is all images in epochs 0 to 3 here, and the plan is for a store of four epochs."""
     folder, result = planned
     assert (result.sample_views, result.sample_images, result.stored_epochs) == (1200, 300, 4)
-    row, command = result.recommended, result.command
-    assert row is not None and command is not None
-    store = open_store(dump(dump_options(f"{command} --store {folder}/store")).store)
+    best, command = result.recommended, result.command
+    assert best is not None and best.codec == "packed" and command is not None
+    monkeypatch.chdir(folder)
+    for line in command.split(" && "):
+        done = CliRunner().invoke(cli.main, shlex.split(line)[1:])
+        assert done.exit_code == 0, done.stderr
+    (standard, packed) = map(open_store, sorted(Path("runs/dump").iterdir()))
     whole = {"topk": CLASSES, "epochs": 4, "values": "f16", "logz": True, "floor": 0.0}
     dense_store = open_store(dump(config(folder, "dense", shard_size=None, **whole)).store)
     divergence, kept = [], []
     for epoch in range(4):
-        records = store.read(epoch, 0, 300)
+        records = packed.read(epoch, 0, 300)
         divergence.append(Dense.of(dense_store.logits(epoch, 0, 300)).kl(records.index, records.prob, records.tail))
         kept.append(records.kept)
-    assert np.mean(divergence) == pytest.approx(row.kl, rel=2e-3)
-    assert np.mean(kept) == pytest.approx(row.mean_kept, rel=1e-6)
-    assert store.info()["bytes_per_record"] == pytest.approx(row.weight.bytes_per_record(4), rel=0.04)
+    assert np.mean(divergence) == pytest.approx(best.kl, rel=2e-3)
+    assert np.mean(kept) == pytest.approx(best.mean_kept, rel=1e-6)
+    plain = next(row for row in result.rows if (row.codec, row.cut) == ("standard", best.cut))
+    for store, row in ((packed, best), (standard, plain)):
+        assert store.info()["bytes_per_record"] == pytest.approx(row.weight.bytes_per_record(4), rel=0.05)
 
 
 def test_the_recommendation_is_the_smallest_within_the_target(planned: tuple[Path, PlanResult]) -> None:
     _, result = planned
     good = [row for row in result.rows if row.kl <= result.target_kl]
-    assert result.recommended is not None and len(good) < len(result.rows)
-    assert result.recommended.weight.bytes_per_record(4) == min(row.weight.bytes_per_record(4) for row in good)
+    assert len(good) < len(result.rows)
+    for codecs, found in ((("standard", "packed"), result.recommended), (("standard",), result.recommended_standard)):
+        sizes = [row.weight.bytes_per_record(4) for row in good if row.codec in codecs]
+        assert found in good and found is not None and found.weight.bytes_per_record(4) == min(sizes)
 
 
 def test_the_grid_has_what_was_asked_for_and_what_the_target_leads_to(planned: tuple[Path, PlanResult]) -> None:
@@ -75,7 +83,7 @@ def test_the_grid_has_what_was_asked_for_and_what_the_target_leads_to(planned: t
     assert asked | masses <= cuts
     found = [row for row in result.rows if row.cut not in asked | masses]
     assert {row.cut.topk for row in found} == {12}  # three classes are never good enough
-    assert len(found) == 4 and all(0.7 * result.target_kl < row.kl <= result.target_kl for row in found)
+    assert len(found) == 8 and all(0.7 * result.target_kl < row.kl <= result.target_kl for row in found)
 
 
 def test_nothing_is_left_behind_but_the_picture(planned: tuple[Path, PlanResult]) -> None:
@@ -86,7 +94,7 @@ def test_nothing_is_left_behind_but_the_picture(planned: tuple[Path, PlanResult]
 
 
 def test_as_json_and_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = plan_config(tmp_path, sample=128, topk=(4,), floor=(0.0,), mass=(), values=("q8",))
+    given = plan_config(tmp_path, sample=128, topk=(4,), floor=(0.0,), mass=(), values=("q8",), codec=("standard",))
     words = ["plan"]
     for field in fields(PlanConfig):
         value = getattr(given, field.name)
@@ -115,10 +123,11 @@ def test_as_json_and_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_text_recommends(planned: tuple[Path, PlanResult]) -> None:
     _, result = planned
     lines = result.lines()
-    assert str(lines["recommended"]).startswith("KL 0.0") and " ± " in str(lines["recommended"])
+    assert str(lines["recommended"]).startswith("packed, KL 0.0") and " ± " in str(lines["recommended"])
+    assert lines["standard"] and lines["packed"] and str(lines["without convert"]).startswith("standard, KL")
     assert [row["epochs"] for row in lines["stores"]] == [1, 2, 3, 4, 6, 12]
     assert [row["measured"] for row in lines["stores"]] == ["-"] * 3 + ["costs nothing"] * 3
-    assert len(lines["best"]) <= len(result.rows)
+    assert 0 < len(lines["packed"]) < len(result.rows) / 2
 
 
 @pytest.mark.parametrize(
@@ -147,6 +156,7 @@ def test_what_to_know_is_said(tmp_path: Path, options: dict[str, Any], message: 
         ({"floor": (1.0,)}, r"--floor is a probability in \[0, 1\)"),
         ({"mass": (0.0,)}, r"--mass is a probability in \(0, 1\]"),
         ({"values": ("q3",)}, "--values must be of q8"),
+        ({"codec": ("zip",)}, "--codec must be of packed, standard"),
         ({"target_kl": 0.0}, "--target-kl"),
         ({"target_kl": float("nan")}, "--target-kl"),
         ({"batch_size": 48}, "--batch-size must be a power of two"),
@@ -176,13 +186,18 @@ def test_nan_of_the_teacher(tmp_path: Path) -> None:
         plan(plan_config(tmp_path, teacher="dump_cases:broken_teacher", sample=64))
 
 
-def test_the_command_asks_for_the_same_views(tmp_path: Path) -> None:
+def test_the_command_asks_for_the_same_views(tmp_path: Path, planned: tuple[Path, PlanResult]) -> None:
     given = plan_config(
         tmp_path, subset=99, skip_bad=True, compile=True, dtype="bfloat16", device="cpu", checkpoint="a b"
     )
-    made = dump_options(dump_command(given, Cut(topk=7, floor=1.7e-4, mass=0.9987, values="q4"), 33))
-    assert all(getattr(made, field.name) == getattr(given, field.name) for field in fields(InferenceConfig))
-    assert (made.epochs, made.topk, made.floor, made.mass, made.values) == (33, 7, 1.7e-4, 0.9987, "q4")
+    row = replace(planned[1].rows[0], codec="packed", cut=Cut(topk=7, floor=1.7e-4, mass=0.9987, values="q4"))
+    first, second = command(given, row, 33, "my data").split(" && ")
+    made = dump_options(first)
+    assert all(made[field.name] == getattr(given, field.name) for field in fields(InferenceConfig))
+    wanted = {"epochs": 33, "topk": 7, "floor": 1.7e-4, "mass": 0.9987, "values": "q4", "store": None}
+    assert wanted.items() <= made.items()
+    assert shlex.split(second)[:2] == ["logitstore", "convert"] and second.count("my_data") == 2
+    assert command(given, replace(row, codec="standard"), 33, "my data") == first
 
 
 def test_options_of_views_are_those_of_dump() -> None:

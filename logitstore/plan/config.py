@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
+from logitstore.convert.config import CodecName
 from logitstore.errors import InputError
 from logitstore.inference import InferenceConfig
 from logitstore.sampling import SAMPLE, VIEWS
@@ -18,7 +20,7 @@ class PlanConfig(InferenceConfig):
     sample: int = SAMPLE
     """Views to show to the teacher, over images spaced evenly; clamped to what the data set has."""
     views: int = VIEWS
-    """Views of each image of the sample; they stand for epochs."""
+    """Views of each image of the sample, which stand for epochs; a packed store needs five to be foretold well."""
     epochs: int = 300
     """Epochs of the training run that the store is for."""
     target_kl: float = 0.03
@@ -31,6 +33,8 @@ class PlanConfig(InferenceConfig):
     """Masses to try, besides the smallest one that reaches the target."""
     values: tuple[Values, ...] = FORMS
     """Forms of log-probabilities to try."""
+    codec: tuple[CodecName, ...] = ("standard", "packed")
+    """Codecs to try: what ``dump`` writes, and what ``convert`` makes of it."""
     out: str | None = None
     """Picture to draw: divergence against bytes."""
 
@@ -39,7 +43,7 @@ class PlanConfig(InferenceConfig):
         for name in ("sample", "views", "epochs"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("topk", "floor", "values"):
+        for name in ("topk", "floor", "values", "codec"):
             if not getattr(self, name):
                 raise InputError(f"--{name} has nothing to try; give at least one.")
         for topk in self.topk:
@@ -54,5 +58,8 @@ class PlanConfig(InferenceConfig):
         for values in self.values:
             if values not in FORMS:
                 raise InputError(f"--values must be of {', '.join(FORMS)}, got {values}.")
+        for codec in self.codec:
+            if codec not in get_args(CodecName):
+                raise InputError(f"--codec must be of {', '.join(get_args(CodecName))}, got {codec}.")
         if not 0 < self.target_kl < math.inf:
             raise InputError(f"--target-kl is a divergence in nat above 0, got {self.target_kl}.")

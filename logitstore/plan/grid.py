@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from logitstore.convert.config import CodecName
 from logitstore.cuts import Cut, Dense, largest_floor, smallest_mass
 from logitstore.plan.config import PlanConfig
 from logitstore.plan.weigh import Weight, weigh
@@ -25,6 +27,8 @@ _FIRST = 5
 class Row:
     """Records of one cut: how large, and how good."""
 
+    codec: CodecName
+    """``standard`` or ``packed``."""
     cut: Cut
     """What is kept."""
     weight: Weight
@@ -51,11 +55,11 @@ class Row:
         """
         size = {
             "bytes_per_record": self.weight.bytes_per_record(epochs),
-            "record_bytes": self.weight.per_record,
+            "record_bytes": self.weight.per_record[-1],
             "gigabytes": self.weight.total(epochs) / 1e9,
         }
         found = {name: getattr(self, name) for name in _MEASURED}
-        return {"codec": "standard", **asdict(self.cut), **size, **found}
+        return {"codec": self.codec, **asdict(self.cut), **size, **found}
 
 
 _MEASURED = ("mean_kept", "kept_mass", "kl", "kl_error", "top1", "top5")
@@ -73,21 +77,24 @@ def cuts_to_try(config: PlanConfig, dense: Dense) -> Iterator[Cut]:
         yield from (replace(whole, mass=mass) for mass in sorted(masses))
 
 
-def measure(cut: Cut, manifest: Manifest, sample: Sample, dense: Dense) -> Row:
+def measure(
+    cut: Cut, manifest: Manifest, sample: Sample, dense: Dense, codecs: Sequence[CodecName] = ("standard",)
+) -> list[Row]:
     """Make records of all views, weigh them, decode them, compare.
 
     Args:
         cut: what is kept.
-        manifest: of the store that is planned.
+        manifest: of the standard store that is planned.
         sample: the views.
         dense: their distributions.
+        codecs: to weigh them in; a row each.
     """
     records = cut.records(dense.logits_NC)
     index_NK, prob_NK, tail_N = decode_records(records["index"], records["logp"], records["tail"], values=cut.values)
     kl_N = dense.kl(index_NK, prob_NK, tail_N)
-    return Row(
+    row = partial(
+        Row,
         cut=cut,
-        weight=weigh(manifest, records),
         mean_kept=float(kept_counts(index_NK).mean()),
         kept_mass=float(dense.prob(index_NK).sum(axis=1).mean()),
         kl=float(kl_N.mean()),
@@ -95,15 +102,34 @@ def measure(cut: Cut, manifest: Manifest, sample: Sample, dense: Dense) -> Row:
         top1=float((_first_class(index_NK, prob_NK) == _first_ranks(dense, 1)[:, 0]).mean()),
         top5=_share_kept(dense, index_NK),
     )
+    return [row(codec=codec, weight=weigh(manifest, records, sample.views, codec)) for codec in codecs]
 
 
 def front(rows: Sequence[Row], epochs: int) -> list[Row]:
-    """The rows that no other beats in both bytes and divergence, by bytes, in a store of so many epochs."""
+    """The rows that no other of their codec beats in both bytes and divergence, by codec and bytes.
+
+    Args:
+        rows: of any codecs.
+        epochs: of the store, over which metadata are shared.
+    """
     best: list[Row] = []
-    for row in sorted(rows, key=lambda row: (row.weight.bytes_per_record(epochs), row.kl)):
-        if not best or row.kl < best[-1].kl:
+    for row in sorted(rows, key=lambda row: (row.codec, row.weight.bytes_per_record(epochs), row.kl)):
+        if not best or row.codec != best[-1].codec or row.kl < best[-1].kl:
             best.append(row)
     return best
+
+
+def smallest(rows: Sequence[Row], codecs: Sequence[str], target_kl: float, epochs: int) -> Row | None:
+    """The smallest records of some codecs that are good enough; None where none are.
+
+    Args:
+        rows: what was tried.
+        codecs: which of them count.
+        target_kl: mean divergence that is good enough, in nat.
+        epochs: of the store.
+    """
+    good = [row for row in rows if row.codec in codecs and row.kl <= target_kl]
+    return min(good, key=lambda row: (row.weight.bytes_per_record(epochs), row.kl), default=None)
 
 
 def _first_class(index_NK: NDArray[Any], prob_NK: NDArray[np.float32]) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from logitstore.plan.result import PlanResult
 
 _SIZE_INCHES = (8.5, 5.2)
 _MARKERS = {"q8": "o", "q4": "^", "q2": "v", "f16": "s"}
+_LINES = {"standard": "--", "packed": "-"}
 _INK, _TARGET, _USUAL = "#333333", "#d98032", "#888888"
 
 
@@ -32,10 +33,10 @@ def draw_plan(result: PlanResult, out: str | Path) -> Path:
     topks = sorted({row.cut.topk for row in result.rows})
     for number, topk in enumerate(topks):
         colour = f"C{number}"
-        for values, marker in _MARKERS.items():
-            chosen = [row for row in result.rows if (row.cut.topk, row.cut.values) == (topk, values)]
-            sizes = [row.weight.bytes_per_record(epochs) for row in chosen]
-            axes.plot(sizes, [row.kl for row in chosen], marker, color=colour, markersize=5, alpha=0.8)
+        for row in (row for row in result.rows if row.cut.topk == topk):
+            fill = "full" if row.codec == "packed" else "none"
+            size = row.weight.bytes_per_record(epochs)
+            axes.plot(size, row.kl, _MARKERS[row.cut.values], color=colour, fillstyle=fill, markersize=5, alpha=0.8)
         axes.plot([], [], "o", color=colour, label=f"K={topk}")
         # What a plain record of as many classes takes: seed, classes and float16 values, uncompressed.
         usual = [row.kl for row in result.rows if row.cut.topk == topk and row.cut.floor == 0 and row.cut.mass == 1]
@@ -44,9 +45,11 @@ def draw_plan(result: PlanResult, out: str | Path) -> Path:
     axes.plot([], [], "x", color=_USUAL, label="4+4K bytes, uncompressed")
     for values in dict.fromkeys(row.cut.values for row in result.rows):
         axes.plot([], [], _MARKERS[values], color=_INK, fillstyle="none", label=values)
-    best = [(row.weight.bytes_per_record(epochs), row.kl) for row in front(result.rows, epochs)]
-    axes.plot(*zip(*best, strict=True), color=_INK, linewidth=0.8)
-    axes.axhline(result.target_kl, color=_TARGET, linewidth=0.8, linestyle="--", label=f"target {result.target_kl:g}")
+    for codec in dict.fromkeys(row.codec for row in result.rows):
+        best = [row for row in front(result.rows, epochs) if row.codec == codec]
+        sizes = [row.weight.bytes_per_record(epochs) for row in best]
+        axes.plot(sizes, [row.kl for row in best], color=_INK, linewidth=0.8, linestyle=_LINES[codec], label=codec)
+    axes.axhline(result.target_kl, color=_TARGET, linewidth=0.8, linestyle=":", label=f"target {result.target_kl:g}")
     if result.recommended is not None:
         size = result.recommended.weight.bytes_per_record(epochs)
         axes.plot(size, result.recommended.kl, "*", color=_TARGET, markersize=14, label="recommended")

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass, fields
 from typing import Any
 
+from logitstore.cards import run_folder
 from logitstore.cuts import Cut
 from logitstore.inference import InferenceConfig
 from logitstore.plan.config import PlanConfig
@@ -19,7 +20,7 @@ _SHOWN = {
     "topk": "K", "floor": "floor", "mass": "mass", "values": "values", "mean_kept": "kept", "kept_mass": "of mass",
     "kl": "KL", "kl_error": "s.e.", "top1": "top-1", "top5": "top-5", "bytes_per_record": "bytes", "gigabytes": "GB",
 }  # fmt: skip
-_GAIN = 0.05
+_GAIN = 0.1
 """Text leaves out rows of the front that diverge less by no more than this share."""
 
 
@@ -53,6 +54,8 @@ class PlanResult:
     """Everything that was tried."""
     recommended: Row | None
     """The smallest records that reach the target; None where none do."""
+    recommended_standard: Row | None
+    """The same among standard stores, which need no ``convert``."""
     storings: tuple[Storing, ...]
     """What fewer epochs save, with the records recommended."""
     command: str | None
@@ -66,12 +69,15 @@ class PlanResult:
         """As JSON takes it: every row, those of the front marked."""
         best = front(self.rows, self.stored_epochs)
         rows = [{**row.to_dict(self.stored_epochs), "front": row in best} for row in self.rows]
-        recommended = None if self.recommended is None else self.recommended.to_dict(self.stored_epochs)
+        recommended = {
+            name: None if row is None else row.to_dict(self.stored_epochs)
+            for name, row in (("recommended", self.recommended), ("recommended_standard", self.recommended_standard))
+        }
         return {
-            **{name: value for name, value in vars(self).items() if name not in ("rows", "recommended", "storings")},
+            **vars(self),
+            **recommended,
             "notes": list(self.notes),
             "rows": rows,
-            "recommended": recommended,
             "storings": [storing.to_dict() for storing in self.storings],
             "evidence": EVIDENCE,
         }
@@ -83,16 +89,17 @@ class PlanResult:
             "data": f"{self.data}, {self.num_samples:,} images",
             "sample": f"{self.sample_views:,} views of {self.sample_images:,} images",
             "speed": f"{self.views_per_second:,.1f} views/s; the teacher alone {self.teacher_views_per_second:,.1f}",
-            "tried": f"{len(self.rows)} kinds of records, in a store of {self.stored_epochs} epochs; best are those "
+            "tried": f"{len(self.rows)} kinds of records, in a store of {self.stored_epochs} epochs; shown are those "
             "that none beats in both bytes and KL",
-            "best": [_shown(row, self.stored_epochs) for row in self._worth_showing()],
         }
+        for codec in dict.fromkeys(row.codec for row in self.rows):
+            report[codec] = [_shown(row, self.stored_epochs) for row in self._worth_showing() if row.codec == codec]
         if self.recommended is not None:
-            best = self.recommended
+            plain = self.recommended_standard
             report |= {
-                "recommended": f"KL {best.kl:.4f}{interval(best.kl_error)} at "
-                f"{best.weight.bytes_per_record(self.stored_epochs):.1f} bytes a record (target {self.target_kl:g})",
+                "recommended": f"{self._in_words(self.recommended)} (target {self.target_kl:g})",
                 "command": self.command,
+                **({} if plain in (None, self.recommended) else {"without convert": self._in_words(plain)}),
                 "cycling": f"what storing fewer than the {self.training_epochs} epochs of training saves",
                 "stores": [_shown_storing(storing) for storing in self.storings],
                 "evidence": EVIDENCE,
@@ -101,23 +108,37 @@ class PlanResult:
             report["picture"] = self.picture
         return {**report, **{f"note {number}": note for number, note in enumerate(self.notes, 1)}}
 
+    def _in_words(self, row: Row) -> str:
+        size = row.weight.bytes_per_record(self.stored_epochs)
+        return f"{row.codec}, KL {row.kl:.4f}{interval(row.kl_error)} at {size:.1f} bytes a record"
+
     def _worth_showing(self) -> list[Row]:
         """Of the front, rows that gain something over the one shown before, and the one recommended."""
         shown: list[Row] = []
         for row in front(self.rows, self.stored_epochs):
-            if not shown or row.kl < (1 - _GAIN) * shown[-1].kl or row is self.recommended:
+            named = row is self.recommended or row is self.recommended_standard
+            if named or not shown or row.codec != shown[-1].codec or row.kl < (1 - _GAIN) * shown[-1].kl:
                 shown.append(row)
         return shown
 
 
-def dump_command(config: PlanConfig, cut: Cut, epochs: int) -> str:
-    """The command that makes a store of such records, of the views that were planned with.
+def command(config: PlanConfig, row: Row, epochs: int, data: str) -> str:
+    """What makes a store of such records, of the views that were planned with.
 
     Args:
         config: the plan's.
-        cut: what is kept.
+        row: the records.
         epochs: to store.
+        data: name of the data set.
     """
+    dump = _dump_command(config, row.cut, epochs)
+    if row.codec == "standard":
+        return dump
+    store = run_folder("dump", config.teacher, data)
+    return f"{dump} && {shlex.join(['logitstore', 'convert', str(store), f'{store}-packed'])}"
+
+
+def _dump_command(config: PlanConfig, cut: Cut, epochs: int) -> str:
     words = ["logitstore", "dump"]
     for field in fields(InferenceConfig):
         value = getattr(config, field.name)

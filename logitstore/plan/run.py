@@ -8,9 +8,9 @@ from logitstore.drawing import require_drawing
 from logitstore.inference import Inference, open_views
 from logitstore.plan.config import PlanConfig
 from logitstore.plan.epochs import enough_epochs, storings
-from logitstore.plan.grid import Row, cuts_to_try, measure
+from logitstore.plan.grid import Row, cuts_to_try, measure, smallest
 from logitstore.plan.picture import draw_plan
-from logitstore.plan.result import PlanResult, dump_command
+from logitstore.plan.result import PlanResult, command
 from logitstore.progress import ProgressFactory, start
 from logitstore.sampling import Sample, draw_sample, interval
 from logitstore.views import check_transform
@@ -52,8 +52,7 @@ def plan(config: PlanConfig, progress: ProgressFactory | None = None) -> PlanRes
         )
     epochs = enough_epochs(config.epochs)
     rows = _rows(config, inference, sample, epochs, threads, progress)
-    good = [row for row in rows if row.kl <= config.target_kl]
-    best = min(good, key=lambda row: (row.weight.bytes_per_record(epochs), row.kl), default=None)
+    best, plain = (smallest(rows, codecs, config.target_kl, epochs) for codecs in (config.codec, ("standard",)))
     result = PlanResult(
         teacher=inference.teacher.name,
         data=images.name,
@@ -68,8 +67,9 @@ def plan(config: PlanConfig, progress: ProgressFactory | None = None) -> PlanRes
         stored_epochs=epochs,
         rows=tuple(rows),
         recommended=best,
+        recommended_standard=plain,
         storings=tuple(storings(config.epochs, best.weight, sample.views_per_second)) if best is not None else (),
-        command=dump_command(config, best.cut, epochs) if best is not None else None,
+        command=command(config, best, epochs, images.name) if best is not None else None,
         notes=tuple(_notes(config, inference, sample, rows, best)),
         picture=config.out,
     )
@@ -88,11 +88,11 @@ def _rows(
 ) -> list[Row]:
     dense = sample.dense()
     cuts = list(cuts_to_try(config, dense))
-    rows = []
+    rows: list[Row] = []
     with start(progress, len(cuts), "cut", "records") as bar:
         for cut in cuts:
             manifest = inference.manifest(cut, num_epochs=epochs, run_seed=config.run_seed, threads=threads)
-            rows.append(measure(cut, manifest, sample, dense))
+            rows += measure(cut, manifest, sample, dense, list(dict.fromkeys(config.codec)))
             bar.advance()
     return rows
 
@@ -113,6 +113,8 @@ def _notes(config: PlanConfig, inference: Inference, sample: Sample, rows: list[
         notes.append(
             "Making views takes longer than the teacher: pack the images, or raise --workers where cores are idle."
         )
+    if best is not None and best.codec == "packed":
+        notes.append("convert makes a packed store of a complete standard one: until then there must be room for both.")
     if best is None:
         nearest = min(rows, key=lambda row: row.kl)
         notes.append(

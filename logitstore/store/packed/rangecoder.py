@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from logitstore.jit import inlined
+from logitstore.jit import lean_inlined
 
 START = 1 << 48
 """The width at the beginning, where ``low`` is 0, or what the first three words say."""
@@ -17,14 +17,14 @@ START = 1 << 48
 _FULL = (1 << 32) - 1
 
 
-@inlined
+@lean_inlined
 def quotient(a, b):  # type: ignore[no-untyped-def]
     """``a // b`` for 0 <= a <= 2**48 and b >= 1: exact, and faster than the machine's division of integers."""
     guess = np.int64(np.float64(a) / np.float64(b))
     return guess - 1 if guess * b > a else guess
 
 
-@inlined
+@lean_inlined
 def begin(decoding, words):  # type: ignore[no-untyped-def]
     """State before the first symbol."""
     low, place = 0, 0
@@ -35,12 +35,12 @@ def begin(decoding, words):  # type: ignore[no-untyped-def]
     return low, START, place
 
 
-@inlined
+@lean_inlined
 def step(decoding, low, part, place, words, first, count):  # type: ignore[no-untyped-def]
     """Go on with the interval of ``count`` parts from part ``first`` on."""
     width = part * count
     if decoding:
-        low -= part * first
+        low = min(low - part * first, width - 1)  # no less, but in words that were altered
         while width <= _FULL:
             low = (low << 16) | (np.int64(words[place]) if place < len(words) else 0)
             place += 1
@@ -56,7 +56,7 @@ def step(decoding, low, part, place, words, first, count):  # type: ignore[no-un
     return low, width, place
 
 
-@inlined
+@lean_inlined
 def finish(low, place, words):  # type: ignore[no-untyped-def]
     """Write the one word that puts what follows, zeros, into the interval; the number of words."""
     word = (low + _FULL) >> 32
@@ -65,7 +65,7 @@ def finish(low, place, words):  # type: ignore[no-untyped-def]
     return place + 1
 
 
-@inlined
+@lean_inlined
 def _carry(words, place, carry):  # type: ignore[no-untyped-def]
     if carry:
         place -= 1
@@ -75,7 +75,7 @@ def _carry(words, place, carry):  # type: ignore[no-untyped-def]
         words[place] += 1
 
 
-@inlined
+@lean_inlined
 def tabled(decoding, low, width, place, words, upto, row, symbol):  # type: ignore[no-untyped-def]
     """A symbol by cumulated frequencies, from place ``row`` on, that begin with 0 and end with 2**16."""
     part = width >> 16
@@ -89,7 +89,7 @@ def tabled(decoding, low, width, place, words, upto, row, symbol):  # type: igno
     return symbol, low, width, place
 
 
-@inlined
+@lean_inlined
 def even(decoding, low, width, place, words, total, value):  # type: ignore[no-untyped-def]
     """A number in [0, total), each as likely as the others."""
     part = quotient(width, total)
@@ -99,7 +99,7 @@ def even(decoding, low, width, place, words, total, value):  # type: ignore[no-u
     return value, low, width, place
 
 
-@inlined
+@lean_inlined
 def flagged(decoding, low, width, place, words, chance, flag):  # type: ignore[no-untyped-def]
     """A flag, 1 with ``chance`` in 2**16."""
     part = width >> 16

@@ -7,6 +7,7 @@ classes.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,14 +43,13 @@ class Kept:
 
     def floor(self, mass: float) -> float:
         """The largest floor of two digits at which the kept classes hold this much in the mean; 0 if none does."""
-        first_N = self.sorted_NC[:, 0]
-        found = 0.0
-        for floor in FLOORS:
+
+        def held(floor: float) -> float:
             held_N = np.where(self.sorted_NC >= floor, self.sorted_NC, 0.0).sum(axis=1)
-            if np.maximum(held_N, first_N).mean() < mass:
-                break
-            found = floor
-        return found
+            return float(np.maximum(held_N, self.sorted_NC[:, 0]).mean())
+
+        enough = bisect_left(FLOORS, True, key=lambda floor: held(floor) < mass)
+        return FLOORS[enough - 1] if enough else 0.0
 
 
 def dense_logits(dense: Store, epoch: int, shard: int) -> NDArray[np.float32]:

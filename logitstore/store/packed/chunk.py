@@ -18,6 +18,7 @@ from logitstore.store.packed.base import Base
 from logitstore.store.packed.kernels import code_records
 from logitstore.store.packed.plain import PlainRecords
 from logitstore.store.packed.shape import RecordShape
+from logitstore.store.packed.state import Space
 from logitstore.store.packed.statistics import Counts, Frequencies
 
 _HEADER = struct.Struct("<BBHIIII")
@@ -123,20 +124,37 @@ def coded(records: PlainRecords, sample_P: NDArray[np.int64], base: Base) -> tup
     # A step takes at most 40 bits, a class 64, a value within its level 14, a tail 40.
     words = np.zeros(len(sample_P) * (8 * topk + 8) + 8, np.uint16)
     counts = base.counts
-    with wrapping():
-        used = code_records(
-            False, words, records.chunk(sample_P), base.model, base.shape.scale, counts, Frequencies.empty()
-        )
-    return words[:used], counts
+    return words[: _run(False, words, records, sample_P, base, counts)], counts
 
 
 def _decoded(words: NDArray[np.uint16], sample_P: NDArray[np.int64], base: Base) -> tuple[NDArray[Any], ...]:
     records = PlainRecords.empty(len(sample_P), base.shape)
-    with wrapping():
-        code_records(
-            True, words, records.chunk(sample_P), base.model, base.shape.scale, base.counts, Frequencies.empty()
-        )
+    _run(True, words, records, sample_P, base, base.counts)
     return (records.index_PK, *records.values(base.shape))
+
+
+def _run(
+    decoding: bool,
+    words: NDArray[np.uint16],
+    records: PlainRecords,
+    sample_P: NDArray[np.int64],
+    base: Base,
+    counts: Counts,
+) -> int:
+    space = Space.of(base.shape.num_classes, base.level)
+    with wrapping():
+        return int(
+            code_records(
+                decoding,
+                words,
+                records.chunk(sample_P),
+                base.model,
+                base.shape.scale,
+                counts,
+                Frequencies.empty(),
+                space,
+            )
+        )
 
 
 def _content_checksum(block: Block) -> int:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.store.blocks import Block
-from logitstore.store.packed.kernels import Chunk
 from logitstore.store.packed.shape import NO_MASS, RecordShape, level_of_halves
+from logitstore.store.packed.state import Chunk
 from logitstore.store.values import PADDING
 
 _SIGN, _INFINITE = 0x8000, 0x7C00

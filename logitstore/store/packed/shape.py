@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.store.manifest import Manifest
-from logitstore.store.packed.kernels import Scale
+from logitstore.store.packed.state import Scale
 from logitstore.store.values import CODES_PER_NAT, RANKED_BY_CODE, Values, value_dtype
 
 F16_LEVELS = 8

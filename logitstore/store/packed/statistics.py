@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from logitstore.jit import kernel
+from logitstore.jit import lean_kernel
 
 I64 = NDArray[np.int64]
 
@@ -68,9 +68,11 @@ class Frequencies(NamedTuple):
     """How likely things are taken to be, in 2**16."""
 
     step: I64
-    """[BANDS, GAPS, ROOMS, SYMBOLS + 1], cumulated; a row that ends in 0 was not made yet"""
+    """[BANDS * GAPS * ROOMS * (SYMBOLS + 1)], cumulated by context; a row that ends in 0 was not made yet"""
     wider: I64
     """[BANDS, GAPS, SYMBOLS]: shares of any room"""
+    scratch: I64
+    """[BANDS + 5, SYMBOLS]"""
     expected: I64
     """[KEYS]: chance that an expected class is the next one"""
     other: I64
@@ -78,22 +80,23 @@ class Frequencies(NamedTuple):
     neighbour: I64
     """[BANDS]"""
     tail: I64
-    """[BANDS / 2, TAILS + 1], cumulated"""
+    """[BANDS / 2 * (TAILS + 1)], cumulated by band"""
 
     @classmethod
     def empty(cls) -> Frequencies:
         """Room for them."""
         return cls(
-            step=np.zeros((BANDS, GAPS, ROOMS, SYMBOLS + 1), np.int64),
+            step=np.zeros(BANDS * GAPS * ROOMS * (SYMBOLS + 1), np.int64),
             wider=np.zeros((BANDS, GAPS, SYMBOLS), np.int64),
+            scratch=np.zeros((BANDS + 5, SYMBOLS), np.int64),
             expected=np.zeros(KEYS, np.int64),
             other=np.zeros(BANDS, np.int64),
             neighbour=np.zeros(BANDS, np.int64),
-            tail=np.zeros((BANDS // 2, TAILS + 1), np.int64),
+            tail=np.zeros(BANDS // 2 * (TAILS + 1), np.int64),
         )
 
 
-@kernel
+@lean_kernel
 def renew(counts, now):  # type: ignore[no-untyped-def]
     """Make frequencies of counts.
 
@@ -113,20 +116,22 @@ def renew(counts, now):  # type: ignore[no-untyped-def]
     for band in range(BANDS):
         now.other[band] = max(1, ((counts.other[band, 1] << 16) + 26214) // (counts.other[band, 0] + 4))
         now.neighbour[band] = ((counts.neighbour[band, 1] << 16) + 65536) // (counts.neighbour[band, 0] + 2)
-    usual = np.empty(TAILS, np.int64)
+    usual_tail = now.scratch[0, :TAILS]
     for symbol in range(TAILS):
-        usual[symbol] = 6553 // (1 + abs(symbol - NEAR))
+        usual_tail[symbol] = 6553 // (1 + abs(symbol - NEAR))
     for band in range(BANDS // 2):
-        _blend(counts.tail[band], usual, 8, now.tail[band, 1:])
-        _cumulate(now.tail[band], NEAR)
+        upto = now.tail[band * (TAILS + 1) : (band + 1) * (TAILS + 1)]
+        _blend(counts.tail[band], usual_tail, 8, upto[1:])
+        _cumulate(upto, NEAR)
 
 
-@kernel
+@lean_kernel
 def _renew_steps(step, now):  # type: ignore[no-untyped-def]
     """Rarely seen contexts borrow from wider ones: any room, then any gap, then any band, then what is usual."""
-    usual, anywhere = np.empty(SYMBOLS, np.int64), np.empty(SYMBOLS, np.int64)
-    in_band, seen, everywhere = np.empty(SYMBOLS, np.int64), np.empty(SYMBOLS, np.int64), np.zeros(SYMBOLS, np.int64)
-    of_band = np.zeros((BANDS, SYMBOLS), np.int64)
+    of_band, rest = now.scratch[:BANDS], now.scratch[BANDS:]
+    usual, everywhere, anywhere, in_band, seen = rest[0], rest[1], rest[2], rest[3], rest[4]
+    now.scratch[:] = 0
+    now.step[:] = 0
     for symbol in range(SYMBOLS):
         usual[symbol] = 6342 if symbol == END else 211 if symbol == FAR else 21000 // (symbol + 2)
     for band in range(BANDS):
@@ -144,19 +149,19 @@ def _renew_steps(step, now):  # type: ignore[no-untyped-def]
             for room in range(ROOMS):
                 for symbol in range(SYMBOLS):
                     seen[symbol] += step[band, gap, room, symbol]
-                now.step[band, gap, room, SYMBOLS] = 0
             _blend(seen, in_band, 10, now.wider[band, gap])
 
 
-@kernel
+@lean_kernel
 def step_frequencies(step, now, band, gap, room):  # type: ignore[no-untyped-def]
     """The frequencies of a context; made when it is first used, since most are not between two renewals."""
-    upto = now.step[band, gap, room]
+    row = ((band * GAPS + gap) * ROOMS + room) * (SYMBOLS + 1)
+    upto = now.step[row : row + SYMBOLS + 1]
     _blend(step[band, gap, room], now.wider[band, gap], 8, upto[1:])
     _cumulate(upto, END + 1)
 
 
-@kernel
+@lean_kernel
 def _blend(seen, wider, trust, share):  # type: ignore[no-untyped-def]
     """Shares in 2**16 of what was seen here and, as if seen ``trust`` times, of the wider context."""
     total = trust
@@ -167,7 +172,7 @@ def _blend(seen, wider, trust, share):  # type: ignore[no-untyped-def]
         share[symbol] = (((seen[symbol] << 16) + trust * wider[symbol]) * inverse) >> 45
 
 
-@kernel
+@lean_kernel
 def _cumulate(upto, rest):  # type: ignore[no-untyped-def]
     """Turn shares that stand from place 1 on, together at most 2**16, into cumulated frequencies that end there.
 

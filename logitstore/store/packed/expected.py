@@ -1,0 +1,87 @@
+"""Steps of the kernel that have to do with expected classes, those that base epochs kept for a sample.
+
+Each has a key: 4 (24 - its expected level) + how many views kept it (0 to 3) + an origin. With 4 times a level added it
+says how far that level is from the expected one, and chances are looked up by it. Shape suffix: M expected classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from logitstore.jit import lean_inlined
+from logitstore.store.packed.rangecoder import quotient, step
+from logitstore.store.packed.statistics import CENTRE, KEY_ORIGIN, OFFSETS, SUPPORTS
+
+
+@lean_inlined
+def expect(sample, start, part, known, code, absent, slot_C, out_C, class_M, key_M, sum_M, views_M):  # type: ignore[no-untyped-def]
+    """Collect a sample's expected classes: how many there are. What views did not keep lies at level ``absent``."""
+    levels = start.shape[0]
+    expected = 0
+    for b in range(levels):
+        for entry in range(part[b] + np.int64(start[b, sample]), part[b] + np.int64(start[b, sample + 1])):
+            cls = np.int64(known[entry])
+            e = slot_C[cls]
+            if e < 0:
+                slot_C[cls] = expected
+                out_C[cls] = True
+                class_M[expected], sum_M[expected], views_M[expected] = cls, np.int64(code[entry]), 1
+                expected += 1
+            else:
+                sum_M[e] += np.int64(code[entry])
+                views_M[e] += 1
+    for e in range(expected):
+        slot_C[class_M[e]] = -1
+        views = views_M[e]
+        level = (sum_M[e] + (levels - views) * absent + (levels >> 1)) // levels
+        key_M[e] = ((CENTRE - level) << 2) + max(0, SUPPORTS * views // levels - 1) + KEY_ORIGIN
+    return expected
+
+
+@lean_inlined
+def offset(key):  # type: ignore[no-untyped-def]
+    """How far a level is from an expected one, 24 where it is there, by a key with the level added."""
+    return min(OFFSETS - 1, max(0, (key - KEY_ORIGIN) >> 2))
+
+
+@lean_inlined
+def nearest_key(key_M, expected):  # type: ignore[no-untyped-def]
+    """The key, without views, of the expected class of the least level; 0 of none."""
+    nearest = 0
+    for e in range(expected):
+        nearest = max(nearest, key_M[e] >> 2)
+    return nearest
+
+
+@lean_inlined
+def gap_of(nearest, level):  # type: ignore[no-untyped-def]
+    """In which of the gaps 0 to 6 the distance lies from a level to the least expected one."""
+    gap = CENTRE + (KEY_ORIGIN >> 2) - nearest - level
+    if gap < 0:
+        return 0 if gap < -8 else 1 if gap < -3 else 2
+    return 3 if gap < 3 else 4 if gap < 7 else 5 if gap < 14 else 6
+
+
+@lean_inlined
+def which(decoding, low, width, place, words, chance_M, class_M, expected, total, other, cls):  # type: ignore[no-untyped-def]
+    """The place of the expected class that is next, or -1. Chances are ``total`` together, ``other`` that of none."""
+    part = quotient(width, total + other)
+    hit, first = -1, 0
+    if decoding:
+        value = quotient(low, part)
+        if value < total:
+            hit = 0
+            while first + chance_M[hit] <= value:
+                first += chance_M[hit]
+                hit += 1
+    else:
+        for e in range(expected):
+            if class_M[e] == cls:
+                hit = e
+                break
+            first += chance_M[e]
+    if hit < 0:
+        low, width, place = step(decoding, low, part, place, words, total, other)
+    else:
+        low, width, place = step(decoding, low, part, place, words, first, chance_M[hit])
+    return hit, low, width, place

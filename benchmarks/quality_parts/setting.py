@@ -19,7 +19,7 @@ CYCLED_SHARE = 4
 class QualitySetting(BaseSetting):
     """What the protocol is run on, and for how long. Validated on construction."""
 
-    EPOCHS: ClassVar[tuple[int, int]] = (12, 12)
+    EPOCHS: ClassVar[tuple[int, int]] = (10, 12)
     """Ours."""
     BATCH: ClassVar[tuple[int, int]] = (512, 64)
     """Ours; on digits smaller, for more steps."""

@@ -57,7 +57,8 @@ def rank_by_code(index_BK: NDArray[Any], code_BK: NDArray[np.uint8]) -> tuple[ND
         code_BK: their codes [B, K].
     """
     bits = 8 * index_BK.itemsize
-    key_BK: NDArray[Any] = (code_BK.astype(np.uint32 if bits == 16 else np.uint64) << bits) | index_BK
+    wide_BK: NDArray[Any] = code_BK.astype(np.uint32 if bits == 16 else np.uint64)
+    key_BK = (wide_BK << bits) | index_BK
     key_BK[:, 1:].sort(axis=1)
     return key_BK.astype(index_BK.dtype), (key_BK >> bits).astype(np.uint8)
 

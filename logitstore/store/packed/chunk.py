@@ -45,7 +45,7 @@ def encode_chunk(
     """
     shape = base.shape
     own_seeds = not np.array_equal(block.seed, derived_seed_P)
-    plain = [block.seed] if own_seeds else []
+    plain: list[NDArray[Any]] = [block.seed] if own_seeds else []
     if block.logz is not None:
         plain.append(block.logz)
     records = PlainRecords.of(block, shape)
@@ -82,17 +82,17 @@ def decode_chunk(
         ValueError: the chunk was altered, or coded with something else.
     """
     shape, count = base.shape, len(sample_P)
-    data = memoryview(data).cast("B")
-    if len(data) < _HEADER.size:
+    whole = np.frombuffer(data, np.uint8).data
+    if len(whole) < _HEADER.size:
         raise ValueError("the chunk is shorter than its header")
-    form, flags, reserved, length, named, content, records = _HEADER.unpack_from(data)
-    if form not in (_CODED, _AS_THEY_ARE) or flags & ~_OWN_SEEDS or reserved or not _HEADER.size <= length <= len(data):
+    form, flags, reserved, length, named, content, records = _HEADER.unpack_from(whole)
+    if form not in (_CODED, _AS_THEY_ARE) or flags & ~_OWN_SEEDS or reserved or not _HEADER.size <= length <= len(whole):
         raise ValueError("the chunk's header was altered")
     if records != count:
         raise ValueError(f"the chunk holds {records} records, not {count}")
     if named != checksum:
         raise ValueError(f"the chunk was coded with the model {named:08x}, this one is {checksum:08x}")
-    body = _Reader(data[_HEADER.size : length])
+    body = _Reader(whole[_HEADER.size : length])
     seed = body.take(np.dtype(np.uint32), (count,)) if flags & _OWN_SEEDS else derived_seed_P
     logz = body.take(np.dtype(np.float32), (count,)) if shape.logz else None
     if form == _CODED:

@@ -11,6 +11,8 @@ of classes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from logitstore.jit import lean_kernel
@@ -63,6 +65,7 @@ def code_records(decoding, words, chunk, model, scale, counts, frequencies, spac
     bits = run_bits(num_classes)
     low, width, place = begin(decoding, words)
     renewal = 0
+    level: Any = 0
     for p in range(len(sample_P)):
         if p == renewal:
             renew(counts, frequencies)

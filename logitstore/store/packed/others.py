@@ -23,7 +23,7 @@ def run_bits(num_classes):  # type: ignore[no-untyped-def]
 @lean_inlined
 def score(cls, neighbour, weight, out_C, score_C, block_S, bits):  # type: ignore[no-untyped-def]
     """Add the neighbours of a class that was listed, but those expected or listed themselves; what was added."""
-    added = 0
+    added = np.int64(0)
     for w in range(neighbour.shape[1]):
         more = np.int64(weight[cls, w])
         if more == 0:

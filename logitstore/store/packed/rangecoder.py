@@ -27,10 +27,10 @@ def quotient(a, b):  # type: ignore[no-untyped-def]
 @lean_inlined
 def begin(decoding, words):  # type: ignore[no-untyped-def]
     """State before the first symbol."""
-    low, place = 0, 0
+    low, place = np.int64(0), 0
     if decoding:
         for _ in range(3):
-            low = (low << 16) | (np.int64(words[place]) if place < len(words) else 0)
+            low = (low << 16) | np.int64(words[place] if place < len(words) else 0)
             place += 1
     return low, START, place
 

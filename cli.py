@@ -116,6 +116,7 @@ def dump(as_json: bool, **options: Any) -> None:
       logitstore dump --teacher swin_t --topk 100 --data /data/imagenet --epochs 30
       torchrun --nproc-per-node 8 -m logitstore dump --teacher swin_t --data /data/imagenet --epochs 30
       logitstore dump --teacher swin_t --data /data/imagenet --epochs 30 --shards "$SLURM_ARRAY_TASK_ID/16"
+      logitstore dump --teacher convnext_large --data /data/imagenet --views-from /stores/swin_l
     """
     from logitstore.dump import DumpConfig
     from logitstore.dump import dump as run
@@ -166,6 +167,7 @@ def train(config: str | None, as_json: bool, **options: Any) -> None:
     Example:
       logitstore train --student tinyvit_21m --store /stores/swin_l-imagenet --data /data/imagenet --epochs 300
       torchrun --nproc-per-node 8 -m logitstore train --student tinyvit_21m --data /data/imagenet --epochs 300
+      logitstore train --student tinyvit_5m --data /data/imagenet --store /stores/swin_l --store /stores/convnext_l
       logitstore train --config runs/train/tinyvit_21m-imagenet/run.yaml --seed 1 --out runs/train/seed1
     """
     from logitstore.train import TrainConfig

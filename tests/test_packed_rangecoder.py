@@ -121,7 +121,7 @@ def test_any_words_decode_to_something(data: bytes, wanted: list[Symbol]) -> Non
     for value, one in zip(found, wanted, strict=True):
         assert 0 <= value < one.total
         assert one.way != "tabled" or value in one.row
-    for low, width, place in states:
+    for low, width, _ in states:
         assert 1 << 32 <= width <= START and 0 <= low < width
     for (_, _, place), (_, _, later) in pairwise(states):
         assert 0 <= later - place <= 2

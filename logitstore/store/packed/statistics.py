@@ -115,7 +115,7 @@ def renew(counts, now):  # type: ignore[no-untyped-def]
                 now.expected[key] = chance
     for band in range(BANDS):
         now.other[band] = max(1, ((counts.other[band, 1] << 16) + 26214) // (counts.other[band, 0] + 4))
-        now.neighbour[band] = ((counts.neighbour[band, 1] << 16) + 65536) // (counts.neighbour[band, 0] + 2)
+        now.neighbour[band] = max(1, ((counts.neighbour[band, 1] << 16) + 65536) // (counts.neighbour[band, 0] + 2))
     usual_tail = now.scratch[0, :TAILS]
     for symbol in range(TAILS):
         usual_tail[symbol] = 6553 // (1 + abs(symbol - NEAR))

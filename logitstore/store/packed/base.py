@@ -6,8 +6,8 @@ Shape suffixes: P positions of a block, K ranks, L base epochs, N samples, C cla
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from typing import Any, Self
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +92,7 @@ class Base:
         if self.level == MAX_BASE:
             raise ValueError(f"there are at most {MAX_BASE} base epochs")
         before, counts = self.counts, self.counts
-        gathered = []
+        gathered: list[_Part] = []
         for number, (sample_P, block) in enumerate(blocks):
             records = PlainRecords.of(block, self.shape)
             if records is None:  # they were stored as they are, and tell nothing
@@ -103,28 +103,38 @@ class Base:
             self._neighbours.add(records.index_PK, records.kept_P)
             kept_P = np.minimum(records.kept_P, BASE_RANKS)
             kept_PK = np.arange(self.shape.topk) < kept_P[:, None]
-            gathered.append((sample_P, kept_P, records.index_PK[kept_PK], records.level_PK[kept_PK]))
-        self._include(*(np.concatenate(parts) for parts in zip(*gathered, strict=True)))
+            gathered.append(_Part(sample_P, kept_P, records.index_PK[kept_PK], records.level_PK[kept_PK]))
+        self._include(gathered)
         self._counts.append(counts)
         self._best.append(self._neighbours.best())
         self.level += 1
 
-    def _include(
-        self, sample_N: NDArray[np.int64], kept_N: NDArray[np.int64], index: NDArray[Any], code: NDArray[np.uint8]
-    ) -> None:
-        """Put an epoch's classes into the order of samples."""
+    def _include(self, parts: Sequence[_Part]) -> None:
+        """Put an epoch's classes, which come chunk by chunk, into the order of samples."""
+        sample_N = np.concatenate([part.sample_P for part in parts])
         if not np.array_equal(np.sort(sample_N), np.arange(self.num_samples)):
             raise ValueError(f"a base epoch must hold each of the {self.num_samples} samples once")
         start = np.zeros(self.num_samples + 1, np.uint32)
         lengths = np.empty(self.num_samples, np.int64)
-        lengths[sample_N] = kept_N
+        lengths[sample_N] = np.concatenate([part.kept_P for part in parts])
         np.cumsum(lengths, out=start[1:])
-        # Where each entry goes: its sample's start, and its rank.
-        rank = np.arange(len(index)) - np.repeat(np.cumsum(kept_N) - kept_N, kept_N)
-        place = np.repeat(start[sample_N].astype(np.int64), kept_N) + rank
-        sorted_index, sorted_code = np.empty_like(index), np.empty_like(code)
-        sorted_index[place], sorted_code[place] = index, code
-        self._parts.append(self._parts[-1] + len(index))
+        before, stop = self._parts[-1], self._parts[-1] + int(start[-1])
+        index, code = np.empty(stop, self._index.dtype), np.empty(stop, self._code.dtype)
+        index[:before], code[:before] = self._index, self._code
+        for part in parts:
+            # Where each entry goes: its sample's start, and its rank.
+            rank = np.arange(len(part.index)) - np.repeat(np.cumsum(part.kept_P) - part.kept_P, part.kept_P)
+            place = before + np.repeat(start[part.sample_P].astype(np.int64), part.kept_P) + rank
+            index[place], code[place] = part.index, part.code
+        self._parts.append(stop)
         self._start_LN = np.concatenate([self._start_LN, start[None]])
-        self._index = np.concatenate([self._index, sorted_index])
-        self._code = np.concatenate([self._code, sorted_code])
+        self._index, self._code = index, code
+
+
+class _Part(NamedTuple):
+    """The classes of a chunk, one record's after the other's."""
+
+    sample_P: NDArray[np.int64]
+    kept_P: NDArray[np.int64]
+    index: NDArray[Any]
+    code: NDArray[np.uint8]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +104,8 @@ class Base:
             self._neighbours.add(records.index_PK, records.kept_P)
             kept_P = np.minimum(records.kept_P, BASE_RANKS)
             kept_PK = np.arange(self.shape.topk) < kept_P[:, None]
-            gathered.append(_Part(sample_P, kept_P, records.index_PK[kept_PK], records.level_PK[kept_PK]))
+            index, code = records.index_PK[kept_PK], records.level_PK[kept_PK]
+            gathered.append(_Part(sample_P=sample_P, kept_P=kept_P, index=index, code=code))
         self._include(gathered)
         self._counts.append(counts)
         self._best.append(self._neighbours.best())
@@ -131,7 +133,8 @@ class Base:
         self._index, self._code = index, code
 
 
-class _Part(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class _Part:
     """The classes of a chunk, one record's after the other's."""
 
     sample_P: NDArray[np.int64]

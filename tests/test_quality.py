@@ -110,12 +110,12 @@ def test_settings_that_mean_nothing_are_refused(values: dict[str, Any], message:
 
 def test_a_given_teacher_is_measured_and_not_trained(tmp_path: Path) -> None:
     file = make_teacher(tmp_path / "teacher.safetensors")
-    flags = ["--teacher", "test_vit", "--teacher-checkpoint", f"test_vit={file}", "--out", str(tmp_path / "out")]
+    flags = ["--teacher", "test_vit", "--teacher-checkpoint", file, "--out", str(tmp_path / "out")]
     steps = QualityProtocol.of(quality.setting_of(quality.parser().parse_args(flags))).steps
     assert steps["teacher-test_vit"].words[:3] == ("eval", "--checkpoint", file)
     assert file in steps["store-dense-seed0"].words and file in steps["live-seed2"].words
-    with pytest.raises(InputError, match="teacher-checkpoint"):
-        quality.setting_of(quality.parser().parse_args(["--teacher-checkpoint", file]))
+    with pytest.raises(InputError, match="--teacher-checkpoint takes test_vit"):
+        quality.setting_of(quality.parser().parse_args([*flags, "--teacher-checkpoint", f"swin_t={file}"]))
 
 
 def test_flags_keep_the_settings_defaults() -> None:

@@ -48,7 +48,7 @@ def parser(description: str, *, setting: type[BaseSetting], teacher: str) -> arg
     add("--train-options", metavar="'...'", help="further options of logitstore train, for every model")
     add("--seeds", type=numbers, metavar="0,1", help=f"run seeds of the students (default: {seeds})")
     add("--teacher-checkpoint", dest="teacher_checkpoints", type=lambda text: _checkpoint(text, teacher),
-        action="append", metavar=f"[{teacher}=]FILE" if teacher else "NAME=FILE",
+        action="append", metavar=f"[{teacher}=]FILE" if teacher else "FILE",
         help="a teacher that knows the data's classes: no training of it")  # fmt: skip
     add("--teacher-init", metavar="FILE", help="what the teacher is fine-tuned from: FILE, pretrained (timm's weights, "
         "default) or random (default on digits)")  # fmt: skip

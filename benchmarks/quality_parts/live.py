@@ -39,21 +39,23 @@ class LiveFeed(Feed):
         """As the store's, with what the teacher says now in place of what it said then."""
         with closing(super().batches(epoch, step, count)) as batches:
             for batch in batches:
-                yield replace(batch, records=whole_records(batch, self.teacher))
+                assert self.store is not None
+                said = whole_records(batch, self.teacher, self.store.manifest.index_dtype)
+                yield replace(batch, records=said)
 
     def identity(self) -> dict[str, Any]:
         """What decides the batches."""
         return {**super().identity(), "targets": "live teacher", "live_teacher": self.teacher.sha256}
 
 
-def whole_records(batch: Batch, teacher: Teacher) -> Records:
-    """The teacher's distribution over all classes for each view of a batch, unrounded."""
+def whole_records(batch: Batch, teacher: Teacher, index_dtype: np.dtype[Any]) -> Records:
+    """The teacher's distribution over all classes for each view of a batch, unrounded; classes as a store has them."""
     said = select_topk(teacher.logits(batch.views_BCHW), teacher.num_classes).numpy()
     prob_BK = np.exp(said["logp_BK"].astype(np.float64))
     return Records(
         sample=batch.sample_B,
         seed=batch.seed_B,
-        index=said["index_BK"].astype(np.uint32),
+        index=said["index_BK"].astype(index_dtype),
         prob=(prob_BK / prob_BK.sum(axis=1, keepdims=True)).astype(np.float32),
         tail=np.zeros(len(batch), np.float32),
         kept=said["kept_B"].astype(np.int32),

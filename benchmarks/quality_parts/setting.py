@@ -37,6 +37,8 @@ class QualitySetting(BaseSetting):
 
     def __post_init__(self) -> None:
         require_known("--conditions", self.conditions, tuple(CONDITIONS))
+        own = tuple((name or self.teacher, file) for name, file in self.teacher_checkpoints)
+        object.__setattr__(self, "teacher_checkpoints", own)
         require_known("--teacher-checkpoint", tuple(name for name, _ in self.teacher_checkpoints), (self.teacher,))
         for _, file in self.teacher_checkpoints:
             if load_card(weights_path(file)) is None:

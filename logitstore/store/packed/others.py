@@ -72,9 +72,10 @@ def by_score(decoding, low, width, place, words, score_C, block_S, bits, below, 
 @lean_inlined
 def by_frequency(decoding, low, width, place, words, upto, least, cls):  # type: ignore[no-untyped-def]
     """A class by how common it is, of those from ``least`` on."""
-    part = quotient(width, upto[-1] - upto[least])
+    total = upto[len(upto) - 1] - upto[least]
+    part = quotient(width, total)
     if decoding:
-        value = min(quotient(low, part), upto[-1] - upto[least] - 1) + upto[least]
+        value = min(quotient(low, part), total - 1) + upto[least]
         cls, behind = least, len(upto) - 1
         while behind - cls > 1:
             middle = (cls + behind) >> 1

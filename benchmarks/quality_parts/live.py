@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from logitstore.cuts import Dense
-from logitstore.errors import MismatchError
+from logitstore.errors import InputError, MismatchError
 from logitstore.images import ImageSet
 from logitstore.learning.feed import Feed
 from logitstore.loader import Batch, ViewLoader, as_dumped, stored_spec
@@ -39,7 +39,7 @@ class LiveFeed(Feed):
         """As the store's, with what the teacher says now in place of what it said then."""
         with closing(super().batches(epoch, step, count)) as batches:
             for batch in batches:
-                assert self.store is not None
+                assert isinstance(self.store, Store)
                 said = whole_records(batch, self.teacher, self.store.manifest.index_dtype)
                 yield replace(batch, records=said)
 
@@ -111,7 +111,8 @@ def with_live_teacher(name: str, checkpoint: str) -> Callable[..., LiveFeed]:
 
     def opener(config: TrainConfig, recipe: Recipe, *, rank: int = 0, world: int = 1) -> LiveFeed:
         feed = open_feed(config, recipe, rank=rank, world=world)
-        assert feed.store is not None
+        if not isinstance(feed.store, Store):
+            raise InputError("A live teacher speaks on the views of one store: give one --store.")
         teacher = load_teacher(
             name, checkpoint=checkpoint, size=feed.loader.size, device=config.device, dtype=config.dtype
         )

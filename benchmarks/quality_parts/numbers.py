@@ -25,7 +25,7 @@ def ranks(values_DP: F64) -> F64:
     """Ranks from 1 in each row; equal values share the mean of theirs."""
     below = (values_DP[:, None, :] < values_DP[:, :, None]).sum(axis=2)
     equal = (values_DP[:, None, :] == values_DP[:, :, None]).sum(axis=2)
-    return below + (equal + 1) / 2
+    return np.asarray(below + (equal + 1) / 2)
 
 
 def pearson(x_DP: F64, y_DP: F64) -> F64:

@@ -90,7 +90,8 @@ class QualityProtocol(BaseProtocol):
         setting = self.setting
         weights = self.weights(setting.teacher)
         needs: Words = ()
-        source, command, module = self.label_words(), ("train",), "logitstore"
+        source, module = self.label_words(), "logitstore"
+        command: Words = ("train",)
         if condition.name != "labels":
             store = self.store(condition, seed)
             source, needs = ("--store", str(self.folder(store))), (store.name,)

@@ -17,7 +17,7 @@ MANIFESTS = {
     "q8": SIX,
     "f16 with logz, dense": replace(DENSE, num_epochs=5),
     "by code": replace(COARSE, num_epochs=5),
-    "many classes": replace(SMALL, num_epochs=5, num_classes=70_000),
+    "many classes": replace(SMALL, num_epochs=2, num_classes=70_000),
     "one sample": replace(SMALL, num_epochs=5, num_samples=1),
     "odd, in one shard": replace(SMALL, num_epochs=5, num_samples=257, shard_size=512),
     "fewer than base epochs": replace(SMALL, num_epochs=2),

@@ -19,7 +19,7 @@ from logitstore.convert import ConvertConfig, convert
 from logitstore.dump import dump
 from logitstore.errors import DamagedError, FormatError, IncompleteError, InputError, MismatchError, StoreNotFoundError
 from logitstore.progress import Progress
-from logitstore.store import Store, create_store, open_store, verify_store
+from logitstore.store import Ensemble, Store, create_store, open_store, verify_store
 from logitstore.store.codecs.packed import MAX_BASE
 from logitstore.store.objects import LocalObjects
 from logitstore.store.packed import MAX_BASE as CODED_BASE
@@ -258,6 +258,11 @@ def test_the_command(source: Path, tmp_path: Path) -> None:
     assert info["model_bytes"] == report["model_bytes"] == 300 * report["model_bytes_per_sample"]
     store = open_store(tmp_path / "p")
     assert 0 < _model(store).nbytes <= info["model_bytes"]
+
+
+def test_a_store_and_its_packed_form_are_no_two_teachers(source: Path, packed: Path) -> None:
+    with pytest.raises(InputError, match="are the same"):
+        Ensemble([open_store(source), open_store(packed)])
 
 
 def _model(store: Store) -> Any:

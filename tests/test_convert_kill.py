@@ -63,16 +63,16 @@ def _kill_at_steps(source: Path, path: Path, first: int, every: int, reference: 
 
 
 def test_a_kill_before_any_change_of_the_disk(source: Path, tmp_path: Path, reference: dict[str, Any]) -> None:
-    """Every 19th step here; all of them in the slow test."""
-    _kill_at_steps(source, tmp_path, 7, 19, reference)
+    """Every 29th step here; all of them in the slow test."""
+    _kill_at_steps(source, tmp_path, 7, 29, reference)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(1, 20))
+@pytest.mark.parametrize("first", range(1, 30))
 def test_a_kill_before_each_change_of_the_disk(
     source: Path, tmp_path: Path, reference: dict[str, Any], first: int
 ) -> None:
-    _kill_at_steps(source, tmp_path, first, 19, reference)
+    _kill_at_steps(source, tmp_path, first, 29, reference)
 
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])

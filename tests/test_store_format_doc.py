@@ -13,6 +13,7 @@ import pytest
 from logitstore.pcg import VisitOrder, pair_seeds, pcg32_hash, view_seeds
 from logitstore.store import open_store
 from logitstore.store.layout import array_layouts
+from tests.convert_cases import packed_manifest
 from tests.golden_store import FOLDER, STORES
 from tests.store_cases import DENSE
 
@@ -53,5 +54,7 @@ def test_the_numbers_of_order_and_seeds() -> None:
 
 def test_every_field_and_array_is_described() -> None:
     fields = replace(DENSE, mass=0.9, views_from="0" * 64).to_dict()
+    packed = packed_manifest(DENSE)
+    fields |= dict.fromkeys((*packed.codec.to_dict(), *array_layouts(packed)))
     for name in (*fields, *array_layouts(DENSE), "store_id", "objects", "counts", "info", "token", "started"):
         assert f"`{name}`" in TEXT, name

@@ -11,6 +11,9 @@ Knows numpy, zarr and checksums; no torch and no views. docs/format.md specifies
     opening    metadata, checked                     reader    records at positions
     arrays     objects, checked and decoded          chunks    the same of one chunk, without zarr
     blocks     what a reader has in memory           cache     least recently used first out
+    forms      how records lie in a store's objects: standard_form, or packed_form
+    packed/    coding of packed records              packed_base  what they are coded with
+    summary    what info says                        claiming  shard after shard, for whoever makes them
     ensemble   several stores of the same views, read as the mean of what their teachers say
     writer     create, claim, commit                 verify    every checksum again
 """

@@ -25,7 +25,7 @@ _LAST = 254
 _INFINITE = 0x7C00
 _FALL = {8: 3790295335, 4: 3344923893, 2: 2605029347}
 """2**32 exp(-1/n)."""
-_REACH = 14
+_REACH = 10
 """Nats below which a class is taken to be that a view did not keep, where there is no floor."""
 
 

@@ -6,8 +6,8 @@ configuration and one function of the same name, which takes it::
     logitstore.dump.dump(logitstore.DumpConfig(teacher="swin_t"))
     logitstore.train.train(logitstore.TrainConfig(student="tinyvit_21m"))
 
-so ``logitstore.dump``, ``train``, ``finetune``, ``pack``, ``plan``, ``convert``, ``evaluate`` and ``recheck`` are always
-the modules, whatever was imported before. Names resolve on first use: importing this package loads neither torch, zarr
+so ``logitstore.dump``, ``train``, ``finetune``, ``pack``, ``plan``, ``convert``, ``evaluate``, ``recheck`` are always the
+modules, whatever was imported before. Names resolve on first use: importing this package loads neither torch, zarr
 nor numba.
 """
 

@@ -63,7 +63,8 @@ def parameters(name: str) -> dict[str, click.Parameter]:
 
 def test_commands_are_complete() -> None:
     assert list(cli.main.commands) == [
-        "pack", "finetune", "plan", "dump", "convert", "train", "eval", "audit", "info", "verify", "correlation", "models"
+        "pack", "finetune", "plan", "dump", "convert", "train", "eval", "audit", "info", "verify", "correlation",
+        "models",
     ]  # fmt: skip
 
 

@@ -86,7 +86,9 @@ def decode_chunk(
     if len(whole) < _HEADER.size:
         raise ValueError("the chunk is shorter than its header")
     form, flags, reserved, length, named, content, records = _HEADER.unpack_from(whole)
-    if form not in (_CODED, _AS_THEY_ARE) or flags & ~_OWN_SEEDS or reserved or not _HEADER.size <= length <= len(whole):
+    if form not in (_CODED, _AS_THEY_ARE) or flags & ~_OWN_SEEDS or reserved:
+        raise ValueError("the chunk's header was altered")
+    if not _HEADER.size <= length <= len(whole):
         raise ValueError("the chunk's header was altered")
     if records != count:
         raise ValueError(f"the chunk holds {records} records, not {count}")

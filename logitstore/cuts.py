@@ -155,18 +155,48 @@ def smallest_mass(dense: Dense, cut: Cut, target_kl: float) -> float | None:
 
 
 def _last_good(dense: Dense, cuts: Sequence[Cut], target_kl: float) -> Cut | None:
-    """The last of ever deeper cuts that is within the target: what is kept apart no more is spread with the rest."""
+    """The last of ever deeper cuts that is within the target: what is kept apart no more is spread with the rest.
 
-    def good(cut: Cut) -> bool:
-        return float(dense.kl_of(cut).mean()) <= target_kl
+    Making records takes long, and what their rounding costs hardly depends on the cut: where to look is found without.
+    """
 
-    if not good(cuts[0]):
+    def good(place: int) -> bool:
+        return float(dense.kl_of(cuts[place]).mean()) <= target_kl
+
+    records = cuts[0].records(dense.logits_NC)
+    decoded = decode_records(records["index"], records["logp"], records["tail"], values=cuts[0].values)
+    prob_NK = -np.sort(-dense.prob(records["index"]), axis=1)
+    whole = float(dense.kl(*decoded).mean())
+    if whole > target_kl:
         return None
-    low, high = 0, len(cuts)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if good(cuts[middle]) else (low, middle)
-    return cuts[low]
+    unrounded = target_kl - whole + _exact_kl(dense, prob_NK, cuts[0])
+    place, beyond = 0, len(cuts)
+    while beyond - place > 1:
+        middle = (place + beyond) // 2
+        near = _exact_kl(dense, prob_NK, cuts[middle]) <= unrounded
+        place, beyond = (middle, beyond) if near else (place, middle)
+    while place + 1 < len(cuts) and good(place + 1):
+        place += 1
+    while place > 0 and not good(place):
+        place -= 1
+    return cuts[place]
+
+
+def _exact_kl(dense: Dense, prob_NK: F64, cut: Cut) -> float:
+    """Mean divergence of records of a cut that are not rounded.
+
+    Args:
+        dense: the whole distributions.
+        prob_NK: their largest probabilities, descending.
+        cut: what is kept of these.
+    """
+    kept_NK = (prob_NK >= cut.floor) & (np.cumsum(prob_NK, axis=1) - prob_NK < cut.mass)
+    kept_NK[:, 0] = True
+    part_NK = np.where(kept_NK, prob_NK, 0.0)
+    kept_plogp_N = (part_NK * np.log(np.maximum(part_NK, _LEAST_MASS))).sum(axis=1)
+    tail_N = np.maximum(1.0 - part_NK.sum(axis=1), _LEAST_MASS)
+    rest_N = np.maximum(dense.num_classes - kept_NK.sum(axis=1), 1)
+    return float((dense.plogp_N - kept_plogp_N - tail_N * np.log(tail_N / rest_N)).mean())
 
 
 def _blocks(rows: int, columns: int) -> Iterator[slice]:

@@ -21,7 +21,7 @@ from logitstore.dump import dump
 from logitstore.errors import DataError, DecodeError
 from logitstore.inference import Inference, open_views
 from logitstore.plan.epochs import enough_epochs, storings
-from logitstore.plan.grid import front, measure
+from logitstore.plan.grid import Scales, front
 from logitstore.plan.weigh import Weight, weigh, write_epoch
 from logitstore.sampling import draw_sample
 from logitstore.store import choose_chunk_size, create_store, decode_records, open_store
@@ -103,8 +103,9 @@ def test_the_front_is_what_no_other_beats(points: list[tuple[int, int]]) -> None
 @pytest.mark.parametrize("cut", [Cut(topk=6), Cut(topk=30, floor=0.02, values="q2"), Cut(topk=9, mass=0.7)], ids=str)
 def test_qualities_are_those_of_their_definitions(cut: Cut) -> None:
     sample = made_sample()
-    dense = sample.dense()
-    (row,) = measure(cut, manifest_of(cut, num_samples=500), sample, dense)
+    scales = Scales(sample, ["standard", "standard"])
+    (row,) = scales.measure(cut, manifest_of(cut, num_samples=500))
+    dense = scales.dense
     records = cut.records(dense.logits_NC)
     index, prob, tail = decode_records(records["index"], records["logp"], records["tail"], values=cut.values)
     mass, first, five, kept = [], [], [], []

@@ -70,39 +70,56 @@ def cuts_to_try(config: PlanConfig, dense: Dense) -> Iterator[Cut]:
     topks = sorted({min(topk, dense.num_classes) for topk in config.topk})
     for values, topk in product(dict.fromkeys(config.values), topks):
         whole = Cut(topk=topk, values=values)
-        floor, mass = (search(dense, whole, config.target_kl) for search in (largest_floor, smallest_mass))
+        floor = largest_floor(dense, whole, config.target_kl)
+        mass = None if floor is None else smallest_mass(dense, whole, config.target_kl)
         floors = {*config.floor, *(() if floor is None else (floor,))}
         masses = {*config.mass, *(() if mass is None else (mass,))} - {NO_MASS_CUT}
         yield from (replace(whole, floor=floor) for floor in sorted(floors))
         yield from (replace(whole, mass=mass) for mass in sorted(masses))
 
 
-def measure(
-    cut: Cut, manifest: Manifest, sample: Sample, dense: Dense, codecs: Sequence[CodecName] = ("standard",)
-) -> list[Row]:
-    """Make records of all views, weigh them, decode them, compare.
+class Scales:
+    """Measures records of any cut on one sample.
 
     Args:
-        cut: what is kept.
-        manifest: of the standard store that is planned.
         sample: the views.
-        dense: their distributions.
-        codecs: to weigh them in; a row each.
+        codecs: to weigh records in.
     """
-    records = cut.records(dense.logits_NC)
-    index_NK, prob_NK, tail_N = decode_records(records["index"], records["logp"], records["tail"], values=cut.values)
-    kl_N = dense.kl(index_NK, prob_NK, tail_N)
-    row = partial(
-        Row,
-        cut=cut,
-        mean_kept=float(kept_counts(index_NK).mean()),
-        kept_mass=float(dense.prob(index_NK).sum(axis=1).mean()),
-        kl=float(kl_N.mean()),
-        kl_error=sample.standard_error(kl_N),
-        top1=float((_first_class(index_NK, prob_NK) == _first_ranks(dense, 1)[:, 0]).mean()),
-        top5=_share_kept(dense, index_NK),
-    )
-    return [row(codec=codec, weight=weigh(manifest, records, sample.views, codec)) for codec in codecs]
+
+    def __init__(self, sample: Sample, codecs: Sequence[CodecName]) -> None:
+        self.dense = sample.dense()
+        self._sample, self._codecs = sample, tuple(dict.fromkeys(codecs))
+        # Of float16 records the ranks are in the exact order.
+        first = Cut(topk=min(_FIRST, self.dense.num_classes), values="f16")
+        self._first_NF = first.records(self.dense.logits_NC)["index"]
+
+    def measure(self, cut: Cut, manifest: Manifest) -> list[Row]:
+        """Make records of all views, weigh them, decode them, compare.
+
+        Args:
+            cut: what is kept.
+            manifest: of the standard store that is planned.
+
+        Returns:
+            a row for each codec.
+        """
+        records = cut.records(self.dense.logits_NC)
+        index_NK, prob_NK, tail_N = decode_records(
+            records["index"], records["logp"], records["tail"], values=cut.values
+        )
+        kl_N = self.dense.kl(index_NK, prob_NK, tail_N)
+        row = partial(
+            Row,
+            cut=cut,
+            mean_kept=float(kept_counts(index_NK).mean()),
+            kept_mass=float(self.dense.prob(index_NK).sum(axis=1).mean()),
+            kl=float(kl_N.mean()),
+            kl_error=self._sample.standard_error(kl_N),
+            top1=float((_first_class(index_NK, prob_NK) == self._first_NF[:, 0]).mean()),
+            top5=float((self._first_NF[:, :, None] == index_NK[:, None, :]).any(axis=2).mean()),
+        )
+        views = self._sample.views
+        return [row(codec=codec, weight=weigh(manifest, records, views, codec)) for codec in self._codecs]
 
 
 def front(rows: Sequence[Row], epochs: int) -> list[Row]:
@@ -136,13 +153,3 @@ def _first_class(index_NK: NDArray[Any], prob_NK: NDArray[np.float32]) -> NDArra
     """The most probable class of decoded records, the first of equals."""
     largest_NK = prob_NK == prob_NK.max(axis=1, keepdims=True)
     return np.asarray(np.where(largest_NK, index_NK, np.iinfo(index_NK.dtype).max).min(axis=1))
-
-
-def _first_ranks(dense: Dense, count: int) -> NDArray[Any]:
-    """The most probable classes of the dense distributions, in the order of a store."""
-    return Cut(topk=min(count, dense.num_classes), values="f16").records(dense.logits_NC)["index"]
-
-
-def _share_kept(dense: Dense, index_NK: NDArray[Any]) -> float:
-    wanted_NF = _first_ranks(dense, _FIRST)
-    return float((wanted_NF[:, :, None] == index_NK[:, None, :]).any(axis=2).mean())

@@ -8,7 +8,7 @@ from logitstore.drawing import require_drawing
 from logitstore.inference import Inference, open_views
 from logitstore.plan.config import PlanConfig
 from logitstore.plan.epochs import enough_epochs, storings
-from logitstore.plan.grid import Row, cuts_to_try, measure, smallest
+from logitstore.plan.grid import Row, Scales, cuts_to_try, smallest
 from logitstore.plan.picture import draw_plan
 from logitstore.plan.result import PlanResult, command
 from logitstore.progress import ProgressFactory, start
@@ -86,13 +86,13 @@ def _rows(
     threads: int | None,
     progress: ProgressFactory | None,
 ) -> list[Row]:
-    dense = sample.dense()
-    cuts = list(cuts_to_try(config, dense))
+    scales = Scales(sample, config.codec)
+    cuts = list(cuts_to_try(config, scales.dense))
     rows: list[Row] = []
     with start(progress, len(cuts), "cut", "records") as bar:
         for cut in cuts:
             manifest = inference.manifest(cut, num_epochs=epochs, run_seed=config.run_seed, threads=threads)
-            rows += measure(cut, manifest, sample, dense, list(dict.fromkeys(config.codec)))
+            rows += scales.measure(cut, manifest)
             bar.advance()
     return rows
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from logitstore.checksums import canonical_json
+from tests.convert_cases import packed_manifest
 from tests.store_cases import COARSE, DENSE, SMALL, write_store
 
 FOLDER = Path(__file__).parent / "golden"
@@ -21,6 +22,13 @@ STORES = {
     "store_v1_q2": replace(COARSE, values="q2", num_samples=70, dataset={"count": 70}, shard_size=64, num_epochs=1),
     "store_v1_f16": replace(DENSE, num_samples=70, dataset={"count": 70}, shard_size=64, num_epochs=1),
 }
+# Two base epochs, and one that needs both.
+PACKED = {
+    name.replace("v1", "v1_packed"): packed_manifest(replace(manifest, num_epochs=3))
+    for name, manifest in STORES.items()
+    if not name.endswith("q2")
+}
+STORES |= PACKED
 
 
 def main() -> None:

@@ -84,7 +84,7 @@ _PLAN = (
     option("--views", default=5, type=count, help="Views of each image of the sample."),
     option("--epochs", default=300, type=count, help="Epochs of the training run that the store is for."),
     option("--target-kl", default=0.03, help="Mean divergence from the teacher, in nat, that is good enough."),
-    option("--topk", default=(5, 10, 20, 50, 100), multiple=True, type=count, help="Numbers of classes to try."),
+    option("--topk", default=(5, 10, 20, 50, 100, 200), multiple=True, type=count, help="Numbers of classes to try."),
     option("--floor", default=(0.0, 1e-4, 1e-3), multiple=True, help="Floors to try, besides the one for the target."),
     option("--mass", default=(0.9, 0.99), multiple=True, help="Masses to try, besides the one for the target."),
     option(

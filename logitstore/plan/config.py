@@ -25,7 +25,7 @@ class PlanConfig(InferenceConfig):
     """Epochs of the training run that the store is for."""
     target_kl: float = 0.03
     """Mean divergence of records from the teacher, in nat, that is good enough."""
-    topk: tuple[int, ...] = (5, 10, 20, 50, 100)
+    topk: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
     """Numbers of classes to try; clamped to the class count."""
     floor: tuple[float, ...] = (0.0, 1e-4, 1e-3)
     """Floors to try, besides the largest one that reaches the target."""

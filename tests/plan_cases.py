@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from dump_cases import MIXED_VIEW, write_data
+from torch import Tensor, nn
 
 from logitstore.plan import PlanConfig
 from logitstore.sampling import Sample
@@ -40,6 +41,16 @@ def plan_config(folder: Path, **options: Any) -> PlanConfig:
         "seed": 11,
     }
     return PlanConfig(**{**values, **options})
+
+
+def certain_teacher() -> nn.Module:
+    """Knows one class only."""
+
+    class Certain(nn.Module):
+        def forward(self, images_BCHW: Tensor) -> Tensor:
+            return images_BCHW.mean((1, 2, 3))[:, None]
+
+    return Certain()
 
 
 def made_sample(images: int = 50, views: int = 4, classes: int = 30) -> Sample:

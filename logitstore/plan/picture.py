@@ -11,7 +11,9 @@ from logitstore.plan.result import PlanResult
 _SIZE_INCHES = (8.5, 5.2)
 _MARKERS = {"q8": "o", "q4": "^", "q2": "v", "f16": "s"}
 _LINES = {"standard": "--", "packed": "-"}
-_INK, _TARGET, _USUAL = "#333333", "#d98032", "#888888"
+_INK, _TARGET, _USUAL = "#333333", "#c0392b", "#888888"
+_LEAST_KL = 1e-9
+"""Records of all classes diverge less than can be drawn on a logarithmic scale."""
 
 
 def draw_plan(result: PlanResult, out: str | Path) -> Path:
@@ -27,7 +29,10 @@ def draw_plan(result: PlanResult, out: str | Path) -> Path:
     Raises:
         InputError: matplotlib is not installed.
     """
-    figure = require_matplotlib()(figsize=_SIZE_INCHES, layout="constrained")
+    figure_class = require_matplotlib()
+    from matplotlib.ticker import LogLocator
+
+    figure = figure_class(figsize=_SIZE_INCHES, layout="constrained")
     axes = figure.subplots()
     epochs = result.stored_epochs
     topks = sorted({row.cut.topk for row in result.rows})
@@ -36,25 +41,28 @@ def draw_plan(result: PlanResult, out: str | Path) -> Path:
         for row in (row for row in result.rows if row.cut.topk == topk):
             fill = "full" if row.codec == "packed" else "none"
             size = row.weight.bytes_per_record(epochs)
-            axes.plot(size, row.kl, _MARKERS[row.cut.values], color=colour, fillstyle=fill, markersize=5, alpha=0.8)
+            kl = max(row.kl, _LEAST_KL)
+            axes.plot(size, kl, _MARKERS[row.cut.values], color=colour, fillstyle=fill, markersize=5, alpha=0.8)
         axes.plot([], [], "o", color=colour, label=f"K={topk}")
         # What a plain record of as many classes takes: seed, classes and float16 values, uncompressed.
         usual = [row.kl for row in result.rows if row.cut.topk == topk and row.cut.floor == 0 and row.cut.mass == 1]
         if usual:
-            axes.plot(4 + 4 * topk, min(usual), "x", color=_USUAL)
+            axes.plot(4 + 4 * topk, max(min(usual), _LEAST_KL), "x", color=_USUAL)
     axes.plot([], [], "x", color=_USUAL, label="4+4K bytes, uncompressed")
     for values in dict.fromkeys(row.cut.values for row in result.rows):
         axes.plot([], [], _MARKERS[values], color=_INK, fillstyle="none", label=values)
     for codec in dict.fromkeys(row.codec for row in result.rows):
         best = [row for row in front(result.rows, epochs) if row.codec == codec]
         sizes = [row.weight.bytes_per_record(epochs) for row in best]
-        axes.plot(sizes, [row.kl for row in best], color=_INK, linewidth=0.8, linestyle=_LINES[codec], label=codec)
+        kls = [max(row.kl, _LEAST_KL) for row in best]
+        axes.plot(sizes, kls, color=_INK, linewidth=0.8, linestyle=_LINES[codec], label=codec)
     axes.axhline(result.target_kl, color=_TARGET, linewidth=0.8, linestyle=":", label=f"target {result.target_kl:g}")
     if result.recommended is not None:
         size = result.recommended.weight.bytes_per_record(epochs)
-        axes.plot(size, result.recommended.kl, "*", color=_TARGET, markersize=14, label="recommended")
+        axes.plot(size, max(result.recommended.kl, _LEAST_KL), "*", color=_TARGET, markersize=14, label="recommended")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("bytes a record, everything included")

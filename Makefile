@@ -36,6 +36,7 @@ demo: $(READY)
 golden: $(READY)
 	$(PY) -m tests.make_golden_views
 	$(PY) -m tests.golden_store
+	$(PY) -m tests.golden_packed
 
 $(READY): pyproject.toml constraints.txt
 	@if $(PYTHON) -c "import torch, timm" 2>/dev/null; then \

@@ -1,8 +1,8 @@
 """What a cut costs in quality: records made of whole logits, and the divergence of what a reader gets from them.
 
-A cut says which classes of a view are kept, by number, probability and mass, and how their values are stored. Bytes
-mean something only at equal divergence, so whatever chooses a cut (``plan``, ``dump --target-kl``, the benchmarks)
-measures it here, in float64. Shape suffixes: N views, C classes, K kept.
+A cut says which classes of a view are kept, by number, probability, mass and gain, and how their values are stored.
+Bytes mean something only at equal divergence, so whatever chooses a cut (``plan``, ``dump --target-kl``, the
+benchmarks) measures it here, in float64. Shape suffixes: N views, C classes, K kept.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from logitstore.store import decode_records, encode_records
 from logitstore.store.manifest import NO_MASS_CUT
 from logitstore.store.values import Values
-from logitstore.topk import select_topk
+from logitstore.topk import divergence_saved, select_topk
 
 F64 = NDArray[np.float64]
 _BLOCK_VALUES = 1 << 22  # of logits in one step: 32 MiB of float64
 _LEAST_MASS = float(np.finfo(np.float32).smallest_subnormal)  # what a reader can still tell from nothing
-FLOORS = tuple(float(f"{digits / 10:.1f}e{power}") for power in range(-8, 0) for digits in range(10, 100))
-"""The floors that ``largest_floor`` chooses among: all of two significant digits from 1e-8 to 0.99."""
+GAINS = tuple(float(f"{digits / 10:.1f}e{power}") for power in range(-8, 1) for digits in range(10, 100))
+"""The gains that ``largest_gain`` chooses among: all of two significant digits from 1e-8 to 9.9."""
+FLOORS = tuple(gain for gain in GAINS if gain < 1)
+"""The floors that ``largest_floor`` chooses among, and what is left out of the masses of ``smallest_mass``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ class Cut:
     """Classes less probable than this are not kept, but for the first."""
     mass: float = NO_MASS_CUT
     """Only the fewest classes that hold this probability together are kept; 1 keeps all."""
+    gain: float = 0.0
+    """Only classes are kept that lower the divergence by so many nat each, as do all before them; 0 keeps all."""
     values: Values = "q8"
     """``q8``, ``q4``, ``q2`` (steps of 1/8, 1/4, 1/2 nat) or ``f16``."""
 
@@ -50,7 +54,7 @@ class Cut:
         return {name: np.concatenate(arrays) for name, *arrays in zip(("index", "logp", "tail"), *parts, strict=True)}
 
     def _encoded(self, logits_NC: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        selected = select_topk(torch.from_numpy(logits_NC), self.topk, self.floor, self.mass).numpy()
+        selected = select_topk(torch.from_numpy(logits_NC), self.topk, self.floor, self.mass, self.gain).numpy()
         del selected["logz_B"]
         return encode_records(**selected, topk=self.topk, values=self.values, num_classes=logits_NC.shape[1])
 
@@ -154,6 +158,20 @@ def smallest_mass(dense: Dense, cut: Cut, target_kl: float) -> float | None:
     return None if found is None else found.mass
 
 
+def largest_gain(dense: Dense, cut: Cut, target_kl: float) -> float | None:
+    """The largest gain that a class must have, likewise; 0 where only records without this cut are good enough.
+
+    Of all ways to cut it keeps the fewest classes at the same divergence.
+
+    Args:
+        dense: the whole distributions of a sample of views.
+        cut: everything but the gain.
+        target_kl: mean KL(dense || decoded) in nat.
+    """
+    found = _last_good(dense, [replace(cut, gain=gain) for gain in (0.0, *GAINS)], target_kl)
+    return None if found is None else found.gain
+
+
 def _last_good(dense: Dense, cuts: Sequence[Cut], target_kl: float) -> Cut | None:
     """The last of ever deeper cuts that is within the target: what is kept apart no more is spread with the rest.
 
@@ -190,7 +208,12 @@ def _exact_kl(dense: Dense, prob_NK: F64, cut: Cut) -> float:
         prob_NK: their largest probabilities, descending.
         cut: what is kept of these.
     """
-    kept_NK = (prob_NK >= cut.floor) & (np.cumsum(prob_NK, axis=1) - prob_NK < cut.mass)
+    held_NK = np.cumsum(prob_NK, axis=1)
+    kept_NK = (prob_NK >= cut.floor) & (held_NK - prob_NK < cut.mass)
+    if cut.gain > 0:
+        behind_NK = torch.from_numpy(np.maximum(1.0 - held_NK, 0.0))
+        saved_NK = divergence_saved(torch.from_numpy(prob_NK), behind_NK, dense.num_classes).numpy()
+        kept_NK[:, 1:] &= np.logical_and.accumulate(saved_NK[:, 1:] >= cut.gain, axis=1)
     kept_NK[:, 0] = True
     part_NK = np.where(kept_NK, prob_NK, 0.0)
     kept_plogp_N = (part_NK * np.log(np.maximum(part_NK, _LEAST_MASS))).sum(axis=1)

@@ -163,6 +163,7 @@ class Inference:
             topk=cut.topk,
             floor=cut.floor,
             mass=cut.mass,
+            gain=cut.gain,
             values=cut.values,
             logz=logz,
             run_seed=run_seed,

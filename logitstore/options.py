@@ -59,8 +59,13 @@ _DUMP = (
     option("--store", help="Where the store lies or will lie.  [default: runs/dump/TEACHER-DATA]"),
     option("--views-from", help="A store whose views this teacher sees, too: same order, seeds, view spec, size."),
     option("--epochs", type=count, help="Epochs that the store holds; may grow later.  [default: 4 on digits]"),
-    option("--floor", type=float, help="Classes less probable than this are not kept; 0 keeps all.  [default: 1e-3]"),
+    option(
+        "--floor",
+        type=float,
+        help="Classes less probable than this are not kept; 0 keeps all.  [default: 1e-3; 0 with --gain, --target-kl]",
+    ),
     option("--mass", default=1.0, help="Only the fewest classes that hold this probability are kept; 1 keeps all."),
+    option("--gain", default=0.0, help="Classes are kept while each lowers the KL by so many nat; 0 keeps all."),
     option("--target-kl", type=float, help="Find, on a sample of views, the floor that costs so many nat of KL."),
     option(
         "--values",

@@ -194,7 +194,7 @@ class _Replay:
         """KL in nat of the teacher's present records from the stored ones, for the views of these pairs."""
         manifest = self._store.manifest
         logits_BC = teacher.logits(np.concatenate([pair.views_BCHW for pair in pairs]))
-        selected = select_topk(logits_BC, manifest.topk, manifest.floor, manifest.mass).numpy()
+        selected = select_topk(logits_BC, manifest.topk, manifest.floor, manifest.mass, manifest.gain).numpy()
         selected.pop("logz_B")
         encoded = encode_records(
             **selected, topk=manifest.topk, values=manifest.values, num_classes=manifest.num_classes

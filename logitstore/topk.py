@@ -20,6 +20,8 @@ from logitstore.errors import InputError, NonFiniteError
 
 _UNITS = 1 << 40
 """Probabilities are added up in parts of this size, which is well below the rounding of a logit."""
+_FINE_UNITS = 1 << 60
+"""The same for what lies behind a rank, which may be very little. The sum of all still fits an int64."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,8 +71,10 @@ class Fetch:
         return {name: tensor.numpy() for name, tensor in arrived.items() if name != "bad_B"}
 
 
-def select_topk(logits_BC: Tensor, topk: int, floor: float = 0.0, mass: float = 1.0, *, check: bool = True) -> TopK:
-    """Keep each view's first classes: until they hold ``mass``, down to ``floor``, at most ``topk``, and one anyhow.
+def select_topk(
+    logits_BC: Tensor, topk: int, floor: float = 0.0, mass: float = 1.0, gain: float = 0.0, *, check: bool = True
+) -> TopK:
+    """Keep each view's first classes: while they pay, until they hold ``mass``, down to ``floor``, and one anyhow.
 
     Args:
         logits_BC: of any floating dtype; worked on as float32.
@@ -78,6 +82,8 @@ def select_topk(logits_BC: Tensor, topk: int, floor: float = 0.0, mass: float = 
         floor: least probability of a class that is kept; 0 keeps K classes.
         mass: a class is kept only while those before it hold less than this probability together, so the kept ones are
             the fewest that reach it; 1 keeps K classes.
+        gain: a class is kept only while it and all before it lower the divergence from the teacher by so many nat each,
+            see ``divergence_saved``; 0 keeps K classes.
         check: whether to look at once if all logits are finite, for which a GPU must have computed them; otherwise
             ``numpy`` looks.
 
@@ -102,6 +108,10 @@ def select_topk(logits_BC: Tensor, topk: int, floor: float = 0.0, mass: float = 
     keep_BK = logp_BK >= (math.log(floor) if floor > 0 else -math.inf)
     if mass < 1:
         keep_BK[:, 1:] &= _held(logp_BK)[:, :-1] < round(mass * _UNITS)
+    if gain > 0:
+        outside_B = logits_BC.scatter(1, index_BK, -math.inf).logsumexp(1) - logz_B
+        saved_BK = divergence_saved(*_behind(logp_BK, outside_B), num_classes)
+        keep_BK[:, 1:] &= (saved_BK >= gain)[:, 1:].cumprod(1).bool()
     keep_BK[:, 0] = True
     logp_BK = logp_BK.masked_fill(~keep_BK, -math.inf)
     # Classes below the floor go to the tail, so the cut moves up: they are left out of what is taken away.
@@ -113,6 +123,44 @@ def select_topk(logits_BC: Tensor, topk: int, floor: float = 0.0, mass: float = 
 def _held(logp_BK: Tensor) -> Tensor:
     """int64: the probability of each class and those before it. Whole numbers, so no order of adding changes a cut."""
     return (logp_BK.double().exp() * _UNITS).nan_to_num().round().long().cumsum(1)
+
+
+def _behind(logp_BK: Tensor, outside_B: Tensor) -> tuple[Tensor, Tensor]:
+    """float64: each class's probability, and the mass behind it; of whole numbers, too.
+
+    Args:
+        logp_BK: log-probabilities, descending.
+        outside_B: log of the mass of all other classes.
+    """
+    prob_BK, outside_B1 = (
+        (logp.double().exp() * _FINE_UNITS).nan_to_num().round().long() for logp in (logp_BK, outside_B[:, None])
+    )
+    behind_BK = torch.cat([prob_BK[:, 1:], outside_B1], dim=1).flip(1).cumsum(1).flip(1)
+    return prob_BK.double() / _FINE_UNITS, behind_BK.double() / _FINE_UNITS
+
+
+def divergence_saved(prob_BK: Tensor, behind_BK: Tensor, num_classes: int) -> Tensor:
+    """By how many nat KL(dense || record) falls where a class is kept, too, after all before it.
+
+    With n classes kept and T_n behind them, spread evenly over the C - n others, the divergence is KL_n = sum over
+    j > n of p_j log p_j - T_n log(T_n / (C - n)), so class n saves KL_{n-1} - KL_n = p_n log p_n - T_{n-1} log(T_{n-1}
+    / (C - n + 1)) + T_n log(T_n / (C - n)). That is never negative, and 0 for the last class. Where every class kept
+    costs as many bytes, keeping those that save most is what rate-distortion theory asks for (Cover and Thomas,
+    Elements of Information Theory, chapter 10).
+
+    Args:
+        prob_BK: float64 probabilities p_1, p_2, ... of the first classes in the exact order.
+        behind_BK: T_1, T_2, ...: the mass of all that follow each of them, those beyond K included.
+        num_classes: C.
+
+    Returns:
+        float64 [B, K]; NaN or 0 where there is no mass from here on.
+    """
+    after_K = num_classes - torch.arange(1, prob_BK.shape[1] + 1, device=prob_BK.device)
+    before_BK = prob_BK + behind_BK
+    # Against what an even spread of the mass before would give: no large terms that cancel.
+    fair_BK = before_BK / (after_K + 1)
+    return prob_BK.xlogy(prob_BK / fair_BK) + behind_BK.xlogy(behind_BK / (fair_BK * after_K.clamp(min=1)))
 
 
 def require_finite(bad_B: Tensor) -> None:

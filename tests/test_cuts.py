@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from logitstore import cuts
-from logitstore.cuts import FLOORS, Cut, Dense, largest_floor, smallest_mass
+from logitstore.cuts import FLOORS, GAINS, Cut, Dense, largest_floor, largest_gain, smallest_mass
 from logitstore.store import decode_records
 from logitstore.store.values import FORMS
 
@@ -47,12 +47,13 @@ def plain_kl(
     topk=st.integers(1, 40),
     floor=st.sampled_from([0.0, 1e-3, 0.2]),
     mass=st.sampled_from([1.0, 0.9, 0.3]),
+    gain=st.sampled_from([0.0, 1e-3, 0.1]),
     values=st.sampled_from(FORMS),
 )
 def test_divergence_is_that_of_the_definition(
-    logits: NDArray[np.float32], topk: int, floor: float, mass: float, values: Any
+    logits: NDArray[np.float32], topk: int, floor: float, mass: float, gain: float, values: Any
 ) -> None:
-    cut = Cut(topk=min(topk, logits.shape[1]), floor=floor, mass=mass, values=values)
+    cut = Cut(topk=min(topk, logits.shape[1]), floor=floor, mass=mass, gain=gain, values=values)
     records = cut.records(logits)
     decoded = decode_records(records["index"], records["logp"], records["tail"], values=values)
     dense = Dense.of(logits)
@@ -108,10 +109,38 @@ def test_the_mass_found_is_the_smallest_within_the_target() -> None:
     assert dense.kl_of(Cut(topk=40, mass=mass)).mean() <= 0.05 < dense.kl_of(beyond).mean()
 
 
+@pytest.mark.parametrize("cut", [Cut(topk=40), Cut(topk=20, values="q2"), Cut(topk=40, values="f16")], ids=str)
+def test_the_gain_found_is_the_largest_within_the_target(cut: Cut) -> None:
+    dense = Dense.of(made_logits())
+    gain = largest_gain(dense, cut, 0.05)
+    assert gain is not None
+    beyond = GAINS[GAINS.index(gain) + 1]
+    assert dense.kl_of(replace(cut, gain=gain)).mean() <= 0.05 < dense.kl_of(replace(cut, gain=beyond)).mean()
+
+
+@pytest.mark.parametrize("target", [0.3, 0.1, 0.03, 0.01])
+def test_a_cut_by_gain_keeps_fewer_classes_than_any_other(target: float) -> None:
+    """Log-probabilities are all but exact here, so only the choice of classes counts."""
+    # Views of every kind, from those with one answer to those without.
+    logits = made_logits(400, 60) * np.linspace(0.2, 3, 400, dtype=np.float32)[:, None]
+    dense, whole = Dense.of(logits), Cut(topk=60, values="f16")
+    floor, mass = largest_floor(dense, whole, target), smallest_mass(dense, whole, target)
+    gain = largest_gain(dense, whole, target)
+    assert floor and mass and gain
+
+    def kept(cut: Cut) -> float:
+        return float((cut.records(logits)["index"] < 60).mean())
+
+    by_gain = kept(replace(whole, gain=gain))
+    assert by_gain < kept(replace(whole, floor=floor)) and by_gain < 0.95 * kept(replace(whole, mass=mass))
+
+
 def test_a_target_out_of_reach_has_no_floor() -> None:
     dense = Dense.of(made_logits())
     assert smallest_mass(dense, Cut(topk=3), 1e-3) is None
     assert largest_floor(dense, Cut(topk=3), 1e-3) is None
+    assert largest_gain(dense, Cut(topk=3), 1e-3) is None
+    assert largest_gain(dense, Cut(topk=3), 1e6) == GAINS[-1] == 9.9
     assert largest_floor(dense, Cut(topk=3), 1e6) == FLOORS[-1] == 0.99
 
 

@@ -55,7 +55,7 @@ def test_the_numbers_of_order_and_seeds() -> None:
 
 
 def test_every_field_and_array_is_described() -> None:
-    fields = replace(DENSE, mass=0.9, views_from="0" * 64).to_dict()
+    fields = replace(DENSE, mass=0.9, gain=1e-3, views_from="0" * 64).to_dict()
     packed = packed_manifest(DENSE)
     fields |= dict.fromkeys((*packed.codec.to_dict(), *array_layouts(packed)))
     for name in (*fields, *array_layouts(DENSE), "store_id", "objects", "counts", "info", "token", "started"):

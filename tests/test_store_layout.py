@@ -63,6 +63,8 @@ def test_a_chunk_of_a_hundred_thousand_classes_stays_small() -> None:
         {"floor": -0.1},
         {"mass": 0.0},
         {"mass": 1.1},
+        {"gain": -0.1},
+        {"gain": float("inf")},
         {"values": "f32"},
         {"values": ["q8"]},
         {"run_seed": -1},
@@ -90,6 +92,7 @@ def test_store_id_leaves_out_versions_and_capacity_and_nothing_else() -> None:
         "run_seed": 8,
         "floor": 0.01,
         "mass": 0.9,
+        "gain": 1e-3,
         "views_from": "0" * 64,
         "logz": True,
         "view": {},
@@ -109,25 +112,27 @@ def test_store_id_does_not_depend_on_the_python_types_of_its_values() -> None:
     other = replace(SMALL, view={"size": np.int64(32), "name": "crop_flip"}, floor=np.float64(0.001))
     assert other.store_id == SMALL.store_id
     assert replace(SMALL, floor=0).store_id == replace(SMALL, floor=0.0).store_id
-    assert replace(SMALL, mass=1).store_id == SMALL.store_id
+    assert replace(SMALL, mass=1, gain=0).store_id == SMALL.store_id
 
 
 def test_a_manifest_is_silent_on_what_stores_did_not_have_at_first() -> None:
-    assert not {"mass", "views_from"} & SMALL.to_dict().keys()
+    assert not {"mass", "gain", "views_from"} & SMALL.to_dict().keys()
     with pytest.raises(FormatError, match="leaving it out"):
         Manifest.from_dict({**SMALL.to_dict(), "views_from": None})
     with pytest.raises(FormatError, match="cannot have"):
         Manifest.from_dict({**SMALL.to_dict(), "views_from": 7})
     with pytest.raises(FormatError, match="leaving it out"):
         Manifest.from_dict({**SMALL.to_dict(), "mass": 1.0})
+    with pytest.raises(FormatError, match="leaving it out"):
+        Manifest.from_dict({**SMALL.to_dict(), "gain": 0.0})
     with pytest.raises(FormatError, match="cannot have"):
         Manifest.from_dict({**SMALL.to_dict(), "mass": "all"})
 
 
 @pytest.mark.parametrize(
     "manifest",
-    [SMALL, COARSE, DENSE, replace(SMALL, mass=0.95), replace(SMALL, views_from="0" * 64)],
-    ids=["q8", "q4", "f16", "mass", "views"],
+    [SMALL, COARSE, DENSE, replace(SMALL, mass=0.95), replace(SMALL, gain=1e-3), replace(SMALL, views_from="0" * 64)],
+    ids=["q8", "q4", "f16", "mass", "gain", "views"],
 )
 def test_manifest_survives_json(manifest: Manifest) -> None:
     again = Manifest.from_dict(json.loads(canonical_json(manifest.to_dict())))

@@ -99,6 +99,7 @@ def test_info(store: Store) -> None:
         "values": m.values,
         "floor": m.floor,
         "mass": 1.0,
+        "gain": 0.0,
         "views_from": None,
         "teacher": m.teacher,
         "dataset": m.dataset,

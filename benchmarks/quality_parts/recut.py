@@ -87,6 +87,7 @@ def recut(dense: Store, path: Path, cut: Cut, epochs: int | None = None) -> Stor
         topk=cut.topk,
         floor=cut.floor,
         mass=cut.mass,
+        gain=cut.gain,
         values=cut.values,
         logz=False,
         chunk_size=choose_chunk_size(dense.manifest.shard_size, cut.topk, num_classes=dense.num_classes),

@@ -28,10 +28,12 @@ class DumpConfig(InferenceConfig):
     """Epochs that the store holds; may grow later. None is those of ``views_from``, else 4 on digits and refused
     elsewhere."""
     floor: float | None = None
-    """Classes less probable than this are not kept, but for the first; 0 keeps all. None is 0.001, or what
-    ``target_kl`` leads to."""
+    """Classes less probable than this are not kept, but for the first; 0 keeps all. None is 0.001, or 0 with ``gain``
+    or ``target_kl``."""
     mass: float = 1.0
     """Only the fewest classes that hold this probability together are kept; 1 keeps all."""
+    gain: float = 0.0
+    """Classes are kept only while each lowers the divergence from the teacher by so many nat; 0 keeps all."""
     target_kl: float | None = None
     """Find the largest floor at which records diverge from the teacher by so many nat in the mean, on a sample of
     views; where the store exists, its own floor counts."""
@@ -61,6 +63,8 @@ class DumpConfig(InferenceConfig):
             raise InputError(f"--floor is a probability in [0, 1), got {self.floor}.")
         if not 0 < self.mass <= 1:
             raise InputError(f"--mass is a probability in (0, 1], got {self.mass}.")
+        if not 0 <= self.gain < math.inf:
+            raise InputError(f"--gain is a divergence in nat of at least 0, got {self.gain}.")
         if self.target_kl is not None and not 0 < self.target_kl < math.inf:
             raise InputError(f"--target-kl is a divergence in nat above 0, got {self.target_kl}.")
         if self.values not in FORMS:

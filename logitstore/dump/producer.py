@@ -100,11 +100,13 @@ class Producer:
     def _cut(self) -> Cut:
         """What is kept of a view; with a target, the floor of an existing store counts, else the one that is found."""
         config, stored = self._config, self._stored()
-        floor = DEFAULT_FLOOR if config.floor is None else config.floor
+        default = DEFAULT_FLOOR if config.gain == 0 else 0.0
+        floor = default if config.floor is None else config.floor
         cut = Cut(
             topk=min(config.topk, self._inference.teacher.num_classes),
             floor=floor,
             mass=config.mass,
+            gain=config.gain,
             values=config.values,
         )
         if config.target_kl is None or (stored is not None and config.floor is not None):
@@ -203,7 +205,7 @@ class Producer:
         """Ask the device for the records of a batch."""
         manifest = self.manifest
         self._shown.check_seeds(batch, manifest.views_from)
-        selected = select_topk(logits_BC, manifest.topk, manifest.floor, manifest.mass, check=False)
+        selected = select_topk(logits_BC, manifest.topk, manifest.floor, manifest.mass, manifest.gain, check=False)
         shard = batch.start // manifest.shard_size
         batch = replace(batch, views_BCHW=_NO_VIEWS)  # whose memory can be used again
         return Selection(

@@ -20,8 +20,8 @@ F32 = NDArray[np.float32]
 
 def is_dense(manifest: Manifest) -> bool:
     """Whether a store keeps all classes, however improbable, as float16; ``logz`` is another matter."""
-    everything = manifest.topk == manifest.num_classes and manifest.floor == 0 and manifest.mass == NO_MASS_CUT
-    return everything and manifest.values == "f16"
+    uncut = manifest.floor == 0 and manifest.mass == NO_MASS_CUT and manifest.gain == 0
+    return uncut and manifest.topk == manifest.num_classes and manifest.values == "f16"
 
 
 def require_logits(manifest: Manifest, path: Path) -> None:
@@ -37,6 +37,7 @@ def require_logits(manifest: Manifest, path: Path) -> None:
     else:
         above = f" above {manifest.floor:g}" if manifest.floor else ""
         above += f" up to a mass of {manifest.mass:g}" if manifest.mass < NO_MASS_CUT else ""
+        above += f" that gain {manifest.gain:g} nat each" if manifest.gain else ""
         kept = f"the top {manifest.topk} of {manifest.num_classes} classes{above} as {manifest.values}"
     logz = "with" if manifest.logz else "without"
     command = ["logitstore", "dump", "--teacher", str(manifest.teacher.get("name", "TEACHER"))]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,7 +26,7 @@ WITNESS_EVERY = 64
 """A witness is kept for one position in this many."""
 
 NO_MASS_CUT = 1.0
-_OPTIONAL = {"mass": NO_MASS_CUT, "views_from": None}
+_OPTIONAL = {"mass": NO_MASS_CUT, "gain": 0.0, "views_from": None}
 """Fields that a manifest may lack, and what they then are."""
 
 _NOT_IN_ID = ("versions", "num_epochs")
@@ -56,6 +57,9 @@ class Manifest:
     """Positions compressed together: a power of two."""
     mass: float = NO_MASS_CUT
     """Only the fewest classes that hold this probability together are kept; in (0, 1]. 1, no cut, is not written."""
+    gain: float = 0.0
+    """Only classes are kept that lower the divergence by so many nat each, as do all before them; at least 0. 0, no
+    cut, is not written."""
     views_from: str | None = None
     """Store id of the store whose views these are, where the run seed does not give their seeds; else not written."""
     logz: bool = False
@@ -81,8 +85,8 @@ class Manifest:
                 f"This store has format version {self.format_version}; this logitstore reads version {FORMAT_VERSION}. "
                 "Use the logitstore that wrote it."
             )
-        object.__setattr__(self, "floor", float(self.floor))
-        object.__setattr__(self, "mass", float(self.mass))
+        for name in ("floor", "mass", "gain"):
+            object.__setattr__(self, name, float(getattr(self, name)))
         for name in _FREE_FIELDS:
             object.__setattr__(self, name, _plain(getattr(self, name), name))
         self._check_numbers()
@@ -103,6 +107,8 @@ class Manifest:
             raise InputError(f"floor must lie in [0, 1), got {self.floor}.")
         if not 0.0 < self.mass <= 1.0:
             raise InputError(f"mass must lie in (0, 1], got {self.mass}.")
+        if not 0.0 <= self.gain < math.inf:
+            raise InputError(f"gain must be at least 0, got {self.gain}.")
         if self.values not in FORMS:
             raise InputError(f"values must be one of {', '.join(FORMS)}, got {self.values!r}.")
         if not isinstance(self.views_from, str | None):

@@ -24,6 +24,7 @@ def summary(store: Store) -> dict[str, Any]:
         "topk": m.topk,
         "floor": m.floor,
         "mass": m.mass,
+        "gain": m.gain,
         "values": m.values,
         "logz": m.logz,
         "codec": m.codec.to_dict(),

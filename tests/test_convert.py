@@ -19,7 +19,7 @@ from logitstore.convert import ConvertConfig, convert
 from logitstore.dump import dump
 from logitstore.errors import DamagedError, FormatError, IncompleteError, InputError, MismatchError, StoreNotFoundError
 from logitstore.progress import Progress
-from logitstore.store import Ensemble, Store, create_store, open_store, verify_store
+from logitstore.store import Ensemble, Store, claim_shard, create_store, open_store, verify_store
 from logitstore.store.codecs.packed import MAX_BASE
 from logitstore.store.objects import LocalObjects
 from logitstore.store.packed import MAX_BASE as CODED_BASE
@@ -107,6 +107,18 @@ def test_epochs_that_were_dumped_since_are_added(tmp_path: Path, packed: Path) -
     untouched = {name for name in files if (tmp_path / "p" / name).is_file() and not name.endswith("zarr.json")}
     assert len(untouched) == 3 * 12
     assert all(after[name] == before[name] for name in untouched)
+
+
+def test_shards_in_other_hands_are_left_to_them(source: Path, tmp_path: Path, packed: Path) -> None:
+    out = open_store(shutil.copytree(packed, tmp_path / "p"))
+    (tmp_path / "p/commits/0005.00001.json").unlink()
+    claim = claim_shard(out, 5, 1)
+    assert claim is not None
+    with claim:
+        result = converted(source, tmp_path / "p")
+    assert (result.complete, result.shards, result.epochs) == (False, 0, 5)
+    assert len(result.in_progress) == 1 and result.in_progress[0].startswith("epoch 5, shard 1: process ")
+    assert converted(source, tmp_path / "p").complete
 
 
 def test_only_complete_epochs_are_converted(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from logitstore.store import Store, open_store
 from logitstore.store.dense import decode_logits
 from logitstore.store.values import quantise
 from logitstore.teacher import load_teacher
+from tests.convert_cases import converted
 
 CLASSES = 10
 
@@ -65,6 +66,12 @@ def test_logits_are_the_teachers_to_the_rounding_of_float16(dense: Store) -> Non
         logp = expected - torch.logsumexp(torch.from_numpy(expected), 1, keepdim=True).numpy()
         assert (shift <= 2.0**-11 * np.abs(logp) + 2e-6).all()
         assert shift.max() > 2e-5, "float16 rounds; values this exact came from elsewhere"
+
+
+def test_logits_of_a_packed_store_are_those_of_the_standard_one(dense: Store, tmp_path: Path) -> None:
+    converted(dense.path, tmp_path / "p", base_epochs=1)
+    for epoch in range(2):
+        assert np.array_equal(open_store(tmp_path / "p").logits(epoch, 3, 190), dense.logits(epoch, 3, 190))
 
 
 def test_logits_of_any_range_equal_those_of_the_reader(dense: Store) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from logitstore.cuts import Cut, Dense, largest_floor
+from logitstore.cuts import Cut, Dense, largest_gain
 from logitstore.device import Arriving
 from logitstore.errors import DataError, InputError
 from logitstore.inference import Inference
@@ -133,7 +133,7 @@ def draw_sample(
     )
 
 
-def find_floor(
+def find_gain(
     inference: Inference,
     cut: Cut,
     target_kl: float,
@@ -142,33 +142,33 @@ def find_floor(
     skip_bad: bool = False,
     progress: ProgressFactory | None = None,
 ) -> Cut:
-    """A cut with the largest floor at which records are good enough, on a sample of views.
+    """A cut with the largest gain at which records are good enough, on a sample of views.
 
     Args:
         inference: the teacher and the data set.
-        cut: everything but the floor.
+        cut: everything but the gain.
         target_kl: mean KL(dense || decoded) in nat.
         run_seed: decides the views.
         skip_bad: leave out images that do not decode.
         progress: how to show progress, and where to say what was found; None is silent.
 
     Raises:
-        InputError: no floor is good enough.
+        InputError: not even records without this cut are good enough.
         DataError: an image does not decode.
         NonFiniteError: the teacher gave a NaN or an Inf.
     """
     sample = draw_sample(inference, sample=SAMPLE, run_seed=run_seed, skip_bad=skip_bad, progress=progress)
     dense = sample.dense()
-    floor = largest_floor(dense, cut, target_kl)
-    found = replace(cut, floor=floor or 0.0)
+    gain = largest_gain(dense, cut, target_kl)
+    found = replace(cut, gain=gain or 0.0)
     kl_N = dense.kl_of(found)
-    if floor is None:
+    if gain is None:
         raise InputError(
-            f"--target-kl {target_kl:g} is out of reach: with --topk {cut.topk}, --mass {cut.mass:g} and --values "
-            f"{cut.values} records diverge by {kl_N.mean():.3g} nat without any floor; raise one of these."
+            f"--target-kl {target_kl:g} is out of reach: with --topk {cut.topk} and --values {cut.values} records "
+            f"diverge by {kl_N.mean():.3g} nat; raise --topk, or take finer values."
         )
     start(progress, None, "view").say(
-        f"Floor {floor:g}: KL {kl_N.mean():.4f}{interval(sample.standard_error(kl_N))} nat on {len(kl_N):,} views of "
+        f"Gain {gain:g}: KL {kl_N.mean():.4f}{interval(sample.standard_error(kl_N))} nat on {len(kl_N):,} views of "
         f"{sample.images:,} images."
     )
     return found

@@ -9,6 +9,7 @@ from typing import Any
 from logitstore.dump.share import Share
 from logitstore.errors import InputError
 from logitstore.inference import InferenceConfig, require_power_of_two
+from logitstore.store.manifest import NO_MASS_CUT
 from logitstore.store.values import FORMS, Values
 
 DIGITS_EPOCHS, DEFAULT_FLOOR = 4, 1e-3
@@ -30,13 +31,13 @@ class DumpConfig(InferenceConfig):
     floor: float | None = None
     """Classes less probable than this are not kept, but for the first; 0 keeps all. None is 0.001, or 0 with ``gain``
     or ``target_kl``."""
-    mass: float = 1.0
+    mass: float = NO_MASS_CUT
     """Only the fewest classes that hold this probability together are kept; 1 keeps all."""
     gain: float = 0.0
     """Classes are kept only while each lowers the divergence from the teacher by so many nat; 0 keeps all."""
     target_kl: float | None = None
-    """Find the largest floor at which records diverge from the teacher by so many nat in the mean, on a sample of
-    views; where the store exists, its own floor counts."""
+    """Find the largest gain at which records diverge from the teacher by so many nat in the mean, on a sample of
+    views; where the store exists, its own floor, mass and gain count."""
     values: Values = "q8"
     """How log-probabilities are stored: ``q8``, ``q4``, ``q2`` (steps of 1/8, 1/4, 1/2 nat) or ``f16``."""
     logz: bool = False
@@ -79,6 +80,12 @@ class DumpConfig(InferenceConfig):
         Share.parse(self.shards)
         if self.batch_size and self.shard_size and self.batch_size > self.shard_size:
             raise InputError(f"--batch-size {self.batch_size} is above --shard-size {self.shard_size}; lower it.")
+
+    @property
+    def named_cuts(self) -> dict[str, float]:
+        """Of floor, mass and gain, those that say something."""
+        silent = {"floor": None, "mass": NO_MASS_CUT, "gain": 0.0}
+        return {name: getattr(self, name) for name, nothing in silent.items() if getattr(self, name) != nothing}
 
     def check_start(self, num_epochs: int) -> None:
         """Refuse a first epoch that a store of so many has no room for.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import product, starmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from logitstore.errors import FormatError, InputError, MismatchError, NonFiniteE
 from logitstore.inference import Inference
 from logitstore.loader import Batch
 from logitstore.progress import ProgressFactory, start
-from logitstore.sampling import find_floor
+from logitstore.sampling import find_gain
 from logitstore.store import Manifest, Store, create_store, encode_records, open_store
 from logitstore.store.claiming import Shard
 from logitstore.topk import Fetch, select_topk
@@ -98,30 +99,28 @@ class Producer:
         )
 
     def _cut(self) -> Cut:
-        """What is kept of a view; with a target, the floor of an existing store counts, else the one that is found."""
+        """What is kept of a view; with a target, the cut of an existing store counts, else the one that is found."""
         config, stored = self._config, self._stored()
-        default = DEFAULT_FLOOR if config.gain == 0 else 0.0
-        floor = default if config.floor is None else config.floor
-        cut = Cut(
-            topk=min(config.topk, self._inference.teacher.num_classes),
-            floor=floor,
-            mass=config.mass,
-            gain=config.gain,
-            values=config.values,
-        )
-        if config.target_kl is None or (stored is not None and config.floor is not None):
-            return cut
-        if stored is not None:
-            self._notes.say(f"The store at {self.path} exists, so its floor {stored.manifest.floor:g} counts.")
-            return replace(cut, floor=stored.manifest.floor)
-        return self._found_cut(cut, config.target_kl)
+        cut = Cut(topk=min(config.topk, self._inference.teacher.num_classes), values=config.values)
+        where = config.named_cuts
+        if config.target_kl is None:
+            usual = {} if "gain" in where else {"floor": DEFAULT_FLOOR}
+        elif stored is not None:
+            usual = {name: getattr(stored.manifest, name) for name in ("floor", "mass", "gain")}
+            own = ", ".join(f"{name} {value:g}" for name, value in usual.items())
+            self._notes.say(f"The store at {self.path} exists, so its own cut counts: {own}.")
+        else:
+            return self._found_cut(cut, config.target_kl)
+        chosen: dict[str, Any] = {**usual, **where}
+        return replace(cut, **chosen)
 
     def _found_cut(self, cut: Cut, target_kl: float) -> Cut:
-        """The cut with the largest floor that reaches a target, on a sample of views."""
-        if self._config.floor is not None:
-            raise InputError("--target-kl finds the floor: leave out --floor, or leave out --target-kl.")
+        """The cut with the largest gain that reaches a target, on a sample of views."""
+        if named := self._config.named_cuts:
+            options = " and ".join(f"--{name}" for name in named)
+            raise InputError(f"--target-kl finds where to cut: leave out {options}, or leave out --target-kl.")
         with self._inference.at_work(self._threads()):
-            return find_floor(
+            return find_gain(
                 self._inference,
                 cut,
                 target_kl,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from train_cases import Spy, config, make_store, metrics, same_weights
 from logitstore.recheck import VerifyConfig, verify
 from logitstore.store import open_store
 from logitstore.train import train
+from logitstore.train.feed import open_feed
 from tests.convert_cases import converted
 
 
@@ -37,6 +39,20 @@ def test_verify_replays_the_views_of_a_packed_store(stores: tuple[Path, Path]) -
     reports = [verify(VerifyConfig(store=str(path), data="digits")) for path in stores]
     assert reports[1].ok and reports[1].views_checked > 0
     assert reports[0].to_dict() == reports[1].to_dict()
+
+
+def test_the_default_store_is_the_standard_one_of_both_forms(
+    stores: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in stores:
+        shutil.copytree(path, tmp_path / "runs/dump" / path.name)
+    options = config(tmp_path / "run")
+    opened = open_feed(options, options.effective_recipe())
+    assert opened.store is not None and opened.store.members[0].path.name == "standard"
+    (tmp_path / "runs/dump/standard/commits/0001.00001.json").unlink()
+    opened = open_feed(options, options.effective_recipe())
+    assert opened.store is not None and opened.store.members[0].path.name == "packed"
 
 
 def test_messages_name_the_command_that_completes_it(stores: tuple[Path, Path], tmp_path: Path) -> None:

@@ -136,7 +136,10 @@ def _open_store(config: TrainConfig, images: ImageSet) -> tuple[Store | Ensemble
 
 
 def _find_store(config: TrainConfig, images: ImageSet) -> tuple[Store, ImageSet]:
-    """The one store among the default folders that was made of this data set."""
+    """The one store among the default folders that was made of this data set.
+
+    Of a store and its packed form it is the one with more epochs, and the standard one, which reads faster, of equals.
+    """
     folder = run_folder("dump", "any", images.name).parent
     found: list[tuple[Store, ImageSet]] = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -147,8 +150,8 @@ def _find_store(config: TrainConfig, images: ImageSet) -> tuple[Store, ImageSet]
         dumped = as_dumped(store, images)
         if dumped.fingerprint == store.manifest.dataset.get("fingerprint"):
             found.append((store, dumped))
-    if len(found) == 1:
-        return found[0]
+    if found and len({store.records_id for store, _ in found}) == 1:  # one, perhaps with its packed form beside it
+        return max(found, key=lambda pair: (len(pair[0].complete_epochs()), pair[0].manifest.codec.name == "standard"))
     if found:
         paths = ", ".join(str(store.path) for store, _ in found)
         raise InputError(

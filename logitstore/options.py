@@ -66,7 +66,7 @@ _DUMP = (
     ),
     option("--mass", default=1.0, help="Only the fewest classes that hold this probability are kept; 1 keeps all."),
     option("--gain", default=0.0, help="Classes are kept while each lowers the KL by so many nat; 0 keeps all."),
-    option("--target-kl", type=float, help="Find, on a sample of views, the floor that costs so many nat of KL."),
+    option("--target-kl", type=float, help="Find, on a sample of views, the gain that costs so many nat of KL."),
     option(
         "--values",
         default="q8",
@@ -92,6 +92,7 @@ _PLAN = (
     option("--topk", default=(5, 10, 20, 50, 100, 200), multiple=True, type=count, help="Numbers of classes to try."),
     option("--floor", default=(0.0, 1e-4, 1e-3), multiple=True, help="Floors to try, besides the one for the target."),
     option("--mass", default=(0.9, 0.99), multiple=True, help="Masses to try, besides the one for the target."),
+    option("--gain", type=float, multiple=True, help="Gains to try, besides the one for the target."),
     option(
         "--values", default=("q8", "q4", "q2", "f16"), multiple=True, type=click.Choice(["q8", "q4", "q2", "f16"]),
         help="Forms of log-probabilities to try.",

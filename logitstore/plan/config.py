@@ -31,6 +31,8 @@ class PlanConfig(InferenceConfig):
     """Floors to try, besides the largest one that reaches the target."""
     mass: tuple[float, ...] = (0.9, 0.99)
     """Masses to try, besides the smallest one that reaches the target."""
+    gain: tuple[float, ...] = ()
+    """Gains to try, besides the largest one that reaches the target."""
     values: tuple[Values, ...] = FORMS
     """Forms of log-probabilities to try."""
     codec: tuple[CodecName, ...] = ("standard", "packed")
@@ -55,6 +57,9 @@ class PlanConfig(InferenceConfig):
         for mass in self.mass:
             if not 0 < mass <= 1:
                 raise InputError(f"--mass is a probability in (0, 1], got {mass}.")
+        for gain in self.gain:
+            if not 0 <= gain < math.inf:
+                raise InputError(f"--gain is a divergence in nat of at least 0, got {gain}.")
         for values in self.values:
             if values not in FORMS:
                 raise InputError(f"--values must be of {', '.join(FORMS)}, got {values}.")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.convert.config import CodecName
-from logitstore.cuts import Cut, Dense, largest_floor, smallest_mass
+from logitstore.cuts import Cut, Dense, largest_floor, largest_gain, smallest_mass
 from logitstore.plan.config import PlanConfig
 from logitstore.plan.weigh import Weight, weigh
 from logitstore.sampling import Sample
@@ -66,16 +66,21 @@ _MEASURED = ("mean_kept", "kept_mass", "kl", "kl_error", "top1", "top5")
 
 
 def cuts_to_try(config: PlanConfig, dense: Dense) -> Iterator[Cut]:
-    """Every K with every form: at each floor, at each mass, and cut by either as far as the target allows."""
+    """Every K with every form: at each floor, mass and gain, and cut by each of these as far as the target allows."""
     topks = sorted({min(topk, dense.num_classes) for topk in config.topk})
     for values, topk in product(dict.fromkeys(config.values), topks):
         whole = Cut(topk=topk, values=values)
+        cuts = {
+            *(replace(whole, floor=floor) for floor in config.floor),
+            *(replace(whole, mass=mass) for mass in config.mass),
+            *(replace(whole, gain=gain) for gain in config.gain),
+        }
         floor = largest_floor(dense, whole, config.target_kl)
-        mass = None if floor is None else smallest_mass(dense, whole, config.target_kl)
-        floors = {*config.floor, *(() if floor is None else (floor,))}
-        masses = {*config.mass, *(() if mass is None else (mass,))} - {NO_MASS_CUT}
-        yield from (replace(whole, floor=floor) for floor in sorted(floors))
-        yield from (replace(whole, mass=mass) for mass in sorted(masses))
+        if floor is not None:  # then the target is within reach
+            cuts.add(replace(whole, floor=floor))
+            cuts.add(replace(whole, mass=smallest_mass(dense, whole, config.target_kl) or NO_MASS_CUT))
+            cuts.add(replace(whole, gain=largest_gain(dense, whole, config.target_kl) or 0.0))
+        yield from sorted(cuts, key=lambda cut: (cut.gain, -cut.mass, cut.floor))
 
 
 class Scales:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from logitstore.cuts import Cut
 from logitstore.drawing import require_matplotlib
 from logitstore.plan.grid import front
 from logitstore.plan.result import PlanResult
@@ -45,7 +46,7 @@ def draw_plan(result: PlanResult, out: str | Path) -> Path:
             axes.plot(size, kl, _MARKERS[row.cut.values], color=colour, fillstyle=fill, markersize=5, alpha=0.8)
         axes.plot([], [], "o", color=colour, label=f"K={topk}")
         # What a plain record of as many classes takes: seed, classes and float16 values, uncompressed.
-        usual = [row.kl for row in result.rows if row.cut.topk == topk and row.cut.floor == 0 and row.cut.mass == 1]
+        usual = [row.kl for row in result.rows if row.cut == Cut(topk=topk, values=row.cut.values)]
         if usual:
             axes.plot(4 + 4 * topk, max(min(usual), _LEAST_KL), "x", color=_USUAL)
     axes.plot([], [], "x", color=_USUAL, label="4+4K bytes, uncompressed")

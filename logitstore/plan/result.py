@@ -17,10 +17,11 @@ from logitstore.sampling import interval
 from logitstore.store.manifest import NO_MASS_CUT
 
 _SHOWN = {
-    "topk": "K", "floor": "floor", "mass": "mass", "values": "values", "mean_kept": "kept", "kept_mass": "of mass",
-    "kl": "KL", "kl_error": "s.e.", "top1": "top-1", "top5": "top-5", "bytes_per_record": "bytes", "gigabytes": "GB",
+    "topk": "K", "floor": "floor", "mass": "mass", "gain": "gain", "values": "values", "mean_kept": "kept",
+    "kept_mass": "of mass", "kl": "KL", "kl_error": "s.e.", "top1": "top-1", "top5": "top-5",
+    "bytes_per_record": "bytes", "gigabytes": "GB",
 }  # fmt: skip
-_GAIN = 0.1
+_WORTH_SHOWING = 0.1
 """Text leaves out rows of the front that diverge less by no more than this share."""
 
 
@@ -117,7 +118,7 @@ class PlanResult:
         shown: list[Row] = []
         for row in front(self.rows, self.stored_epochs):
             named = row is self.recommended or row is self.recommended_standard
-            if named or not shown or row.codec != shown[-1].codec or row.kl < (1 - _GAIN) * shown[-1].kl:
+            if named or not shown or row.codec != shown[-1].codec or row.kl < (1 - _WORTH_SHOWING) * shown[-1].kl:
                 shown.append(row)
         return shown
 
@@ -148,6 +149,8 @@ def _dump_command(config: PlanConfig, cut: Cut, epochs: int) -> str:
     words += ["--epochs", str(epochs), "--topk", str(cut.topk), "--floor", f"{cut.floor:g}"]
     if cut.mass < NO_MASS_CUT:
         words += ["--mass", repr(cut.mass)]
+    if cut.gain > 0:
+        words += ["--gain", f"{cut.gain:g}"]
     return shlex.join([*words, "--values", cut.values])
 
 

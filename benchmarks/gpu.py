@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also 
 from benchmarks.common import SHARED_DATA, Row, arguments, finish, hardware, print_table, print_verdicts
 from benchmarks.measures import dump, fixed, live, loss, views
 from logitstore.device import default_workers, resolve_device
-from logitstore.launch import usable_cores
 from logitstore.dump import DumpConfig
 from logitstore.dump import dump as dump_store
+from logitstore.launch import usable_cores
 from logitstore.train import TrainConfig
 
 REAL_IMAGES = SHARED_DATA / "imagenet_sample_200.tar"

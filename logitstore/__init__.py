@@ -6,9 +6,9 @@ configuration and one function of the same name, which takes it::
     logitstore.dump.dump(logitstore.DumpConfig(teacher="swin_t"))
     logitstore.train.train(logitstore.TrainConfig(student="tinyvit_21m"))
 
-so ``logitstore.dump``, ``train``, ``finetune``, ``pack``, ``plan``, ``convert``, ``evaluate``, ``recheck`` are always the
-modules, whatever was imported before. Names resolve on first use: importing this package loads neither torch, zarr
-nor numba.
+so ``logitstore.dump``, ``train``, ``finetune``, ``pack``, ``plan``, ``convert``, ``evaluate`` and ``recheck`` are the
+modules always, whatever was imported before. Names resolve on first use: importing this package loads neither torch,
+zarr nor numba.
 """
 
 from __future__ import annotations

@@ -55,9 +55,12 @@ def convert(config: ConvertConfig, progress: ProgressFactory | None = None) -> C
     """
     source = open_store(config.store)
     notes: list[str] = []
-    manifest = _manifest(config, source, notes)
+    there = _store_at(config.out)
+    manifest = _manifest(config, source, there, notes)
+    if there is not None:
+        there.manifest.require_same(manifest, where=str(there.path))
+        _require_same_records(source, there)
     store = create_store(config.out, manifest)
-    _require_same_records(source, store)
     complete = source.complete_epochs()
     wanted = [(epoch, shard) for epoch in complete for shard in range(store.num_shards)]
     committed = store.committed()
@@ -91,7 +94,15 @@ def convert(config: ConvertConfig, progress: ProgressFactory | None = None) -> C
     )
 
 
-def _manifest(config: ConvertConfig, source: Store, notes: list[str]) -> Manifest:
+def _store_at(path: str) -> Store | None:
+    """A store that is there already."""
+    try:
+        return open_store(path)
+    except (StoreNotFoundError, FormatError):
+        return None  # for create_store to make, or to refuse
+
+
+def _manifest(config: ConvertConfig, source: Store, there: Store | None, notes: list[str]) -> Manifest:
     """What the converted store will say of itself."""
     if Path(config.store).resolve() == Path(config.out).resolve():
         raise InputError(f"{config.out} is the store itself: name another folder for the converted one.")
@@ -108,10 +119,10 @@ def _manifest(config: ConvertConfig, source: Store, notes: list[str]) -> Manifes
         )
     if config.codec == "standard":
         return replace(source.manifest, codec=source.manifest.codec.standard)
-    there = _packed_store_at(config.out)
-    if there is not None:
-        codec = _extended(there, config.base_epochs, source, complete)
-        return replace(source.manifest, codec=replace(codec, source=source.manifest.codec.standard))
+    standard = source.manifest.codec.standard
+    if there is not None and isinstance(there.manifest.codec, PackedCodec):
+        _require_base(there, there.manifest.codec, config.base_epochs, source, complete)
+        return replace(source.manifest, codec=replace(there.manifest.codec, source=standard))
     base = complete[: config.base_epochs or BASE_EPOCHS]
     if config.base_epochs is not None and len(base) < config.base_epochs:
         raise IncompleteError(
@@ -123,25 +134,14 @@ def _manifest(config: ConvertConfig, source: Store, notes: list[str]) -> Manifes
             f"Only {len(base)} of {source.num_epochs} epochs are complete, and these are the base epochs: with "
             f"{BASE_EPOCHS} of them later epochs take fewer bytes."
         )
-    codec = PackedCodec(
-        base=tuple(base), chunk=choose_packed_chunk(source.manifest), source=source.manifest.codec.standard
-    )
+    codec = PackedCodec(base=tuple(base), chunk=choose_packed_chunk(source.manifest), source=standard)
     return replace(source.manifest, codec=codec)
 
 
-def _packed_store_at(path: str) -> Store | None:
-    """A packed store that is there already."""
-    try:
-        store = open_store(path)
-    except (StoreNotFoundError, FormatError):
-        return None  # for create_store to make, or to refuse
-    return store if isinstance(store.manifest.codec, PackedCodec) else None
-
-
-def _extended(store: Store, base_epochs: int | None, source: Store, complete: list[int]) -> PackedCodec:
-    """The codec of a packed store that is to be completed."""
-    codec = store.manifest.codec
-    assert isinstance(codec, PackedCodec)
+def _require_base(
+    store: Store, codec: PackedCodec, base_epochs: int | None, source: Store, complete: list[int]
+) -> None:
+    """Refuse to complete a packed store with other base epochs than it has, or without one of them."""
     if base_epochs not in (None, len(codec.base)):
         raise MismatchError(
             f"The number of base epochs of the store at {store.path}",
@@ -155,7 +155,6 @@ def _extended(store: Store, base_epochs: int | None, source: Store, complete: li
             f"Epoch {lacking[0]} is a base epoch of the store at {store.path}, and complete neither there nor in "
             f"{source.path}: dump it again, or convert into another folder."
         )
-    return codec
 
 
 def _stages(store: Store, complete: list[int]) -> Iterator[tuple[list[int], bool]]:

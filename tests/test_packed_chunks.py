@@ -200,5 +200,7 @@ def test_a_base_refuses_what_is_no_epoch() -> None:
     for level in (-1, 2):
         with pytest.raises(ValueError, match="there are 1 base epochs"):
             base.upto(level)
+    with pytest.raises(ValueError, match="1 base epochs are known already, here only 0"):
+        base.upto(0).add([(sample_N, block)])
     with pytest.raises(ValueError, match="at most 8"):
         case.base(MAX_BASE).add([(sample_N, block)])

@@ -72,7 +72,7 @@ class Base:
         )
 
     def upto(self, level: int) -> Self:
-        """The same with fewer base epochs, in the same memory."""
+        """The same with fewer base epochs, in the same memory; for coding alone."""
         if not 0 <= level <= self.level:
             raise ValueError(f"there are {self.level} base epochs, not {level}")
         lower = copy.copy(self)
@@ -86,12 +86,15 @@ class Base:
             blocks: its chunks in order of positions, each with the samples at them, [P].
 
         Raises:
-            ValueError: there are eight base epochs, or the blocks do not hold every sample once.
+            ValueError: there are eight base epochs, or more are known already than here, or the blocks do not hold every
+                sample once.
         """
         from logitstore.store.packed.chunk import coded  # which needs a base
 
         if self.level == MAX_BASE:
             raise ValueError(f"there are at most {MAX_BASE} base epochs")
+        if len(self._counts) > self.level + 1:
+            raise ValueError(f"{len(self._counts) - 1} base epochs are known already, here only {self.level}")
         before, counts = self.counts, self.counts
         gathered: list[_Part] = []
         for number, (sample_P, block) in enumerate(blocks):

@@ -86,8 +86,8 @@ class Base:
             blocks: its chunks in order of positions, each with the samples at them, [P].
 
         Raises:
-            ValueError: there are eight base epochs, or more are known already than here, or the blocks do not hold every
-                sample once.
+            ValueError: there are eight base epochs, or more are known already than here, or the blocks do not hold
+                every sample once.
         """
         from logitstore.store.packed.chunk import coded  # which needs a base
 

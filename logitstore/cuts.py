@@ -7,7 +7,8 @@ benchmarks) measures it here, in float64. Shape suffixes: N views, C classes, K 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -23,10 +24,11 @@ from logitstore.topk import divergence_saved, select_topk
 F64 = NDArray[np.float64]
 _BLOCK_VALUES = 1 << 22  # of logits in one step: 32 MiB of float64
 _LEAST_MASS = float(np.finfo(np.float32).smallest_subnormal)  # what a reader can still tell from nothing
-GAINS = tuple(float(f"{digits / 10:.1f}e{power}") for power in range(-8, 1) for digits in range(10, 100))
-"""The gains that ``largest_gain`` chooses among: all of two significant digits from 1e-8 to 9.9."""
-FLOORS = tuple(gain for gain in GAINS if gain < 1)
-"""The floors that ``largest_floor`` chooses among, and what is left out of the masses of ``smallest_mass``."""
+FLOORS = tuple(float(f"{digits / 10:.1f}e{power}") for power in range(-8, 0) for digits in range(10, 100))
+"""The floors that ``largest_floor`` chooses among: all of two significant digits from 1e-8 to 0.99. Likewise what the
+masses of ``smallest_mass`` leave out."""
+GAINS = tuple(float(f"{digits / 100:.2f}e{power}") for power in range(-8, 1) for digits in range(100, 1000))
+"""The gains that ``largest_gain`` chooses among: all of three significant digits from 1e-8 to 9.99."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,16 +190,30 @@ def _last_good(dense: Dense, cuts: Sequence[Cut], target_kl: float) -> Cut | Non
     if whole > target_kl:
         return None
     unrounded = target_kl - whole + _exact_kl(dense, prob_NK, cuts[0])
-    place, beyond = 0, len(cuts)
+    near = bisect_left(range(1, len(cuts)), True, key=lambda place: _exact_kl(dense, prob_NK, cuts[place]) > unrounded)
+    return cuts[_last_place(good, near, len(cuts))]
+
+
+def _last_place(good: Callable[[int], bool], near: int, count: int) -> int:
+    """Up to which place ``good`` holds, from 0 on: looked for in ever longer steps from a place that may be near.
+
+    Args:
+        good: holds at 0, and nowhere after a place at which it does not.
+        near: where to begin.
+        count: of places.
+    """
+    place, beyond, step = near, near + 1, 1
+    if good(near):
+        while beyond < count and good(beyond):
+            place, beyond, step = beyond, min(count, beyond + 2 * step), 2 * step
+    else:
+        place, beyond = max(0, near - 1), near
+        while place > 0 and not good(place):
+            place, beyond, step = max(0, place - 2 * step), place, 2 * step
     while beyond - place > 1:
         middle = (place + beyond) // 2
-        near = _exact_kl(dense, prob_NK, cuts[middle]) <= unrounded
-        place, beyond = (middle, beyond) if near else (place, middle)
-    while place + 1 < len(cuts) and good(place + 1):
-        place += 1
-    while place > 0 and not good(place):
-        place -= 1
-    return cuts[place]
+        place, beyond = (middle, beyond) if good(middle) else (place, middle)
+    return place
 
 
 def _exact_kl(dense: Dense, prob_NK: F64, cut: Cut) -> float:

@@ -57,12 +57,13 @@ def test_batches_arrive_whole_while_their_memory_is_used_again() -> None:
     assert torch.stack(sums).tolist() == [[number, number] for number in range(40)]
 
 
+@pytest.mark.parametrize("gain", [0.0, 1e-4])
 @pytest.mark.parametrize(("classes", "topk"), [(7, 7), (1000, 10), (21_841, 100)])
-def test_the_selection_is_the_cpus(classes: int, topk: int) -> None:
+def test_the_selection_is_the_cpus(classes: int, topk: int, gain: float) -> None:
     generator = torch.Generator().manual_seed(classes)
     logits_BC = torch.randn(64, classes, generator=generator).to(torch.bfloat16)  # with many ties
-    expected = select_topk(logits_BC, topk, 1e-4).numpy()
-    fetch = Fetch(select_topk(logits_BC.to(DEVICE), topk, 1e-4, check=False))
+    expected = select_topk(logits_BC, topk, 1e-4, gain=gain).numpy()
+    fetch = Fetch(select_topk(logits_BC.to(DEVICE), topk, 1e-4, gain=gain, check=False))
     with ThreadPoolExecutor(1) as thread:
         found = thread.submit(fetch.numpy).result()
     for name in ("index_BK", "kept_B"):

@@ -140,10 +140,26 @@ def test_a_target_out_of_reach_has_no_floor() -> None:
     assert smallest_mass(dense, Cut(topk=3), 1e-3) is None
     assert largest_floor(dense, Cut(topk=3), 1e-3) is None
     assert largest_gain(dense, Cut(topk=3), 1e-3) is None
-    assert largest_gain(dense, Cut(topk=3), 1e6) == GAINS[-1] == 9.9
+    assert largest_gain(dense, Cut(topk=3), 1e6) == GAINS[-1] == 9.99
     assert largest_floor(dense, Cut(topk=3), 1e6) == FLOORS[-1] == 0.99
 
 
-def test_floors_have_two_digits_and_rise() -> None:
-    assert FLOORS[:2] == (1e-8, 1.1e-8) and all(float(f"{floor:.1e}") == floor for floor in FLOORS)
-    assert all(low < high for low, high in pairwise(FLOORS))
+@pytest.mark.parametrize(("steps", "digits"), [(FLOORS, 1), (GAINS, 2)])
+def test_floors_and_gains_have_few_digits_and_rise(steps: tuple[float, ...], digits: int) -> None:
+    assert steps[0] == 1e-8 and steps[1] / steps[0] == pytest.approx(1 + 0.1**digits) and steps[-1] > 0.98
+    assert all(float(f"{step:.{digits}e}") == step for step in steps)
+    assert all(low < high for low, high in pairwise(steps))
+
+
+@given(count=st.integers(1, 300), data=st.data())
+def test_the_last_place_is_found_from_any_place(count: int, data: st.DataObject) -> None:
+    last, near = data.draw(st.integers(0, count - 1)), data.draw(st.integers(0, count - 1))
+    asked: list[int] = []
+
+    def good(place: int) -> bool:
+        assert 0 <= place < count
+        asked.append(place)
+        return place <= last
+
+    assert cuts._last_place(good, near, count) == last
+    assert len(asked) <= 3 + 2 * math.log2(1 + abs(last - near))

@@ -174,7 +174,7 @@ def test_how_a_base_epoch_is_cut_into_chunks_counts_for_nothing_but_what_is_lear
     """What is known of samples and neighbours is the same; only the first chunks' records are counted."""
     case = usual(num_samples=200)
     one, other = case.base(2), case.base(2, chunk=13)
-    for name in ("start", "part", "classes", "code", "neighbour", "weight", "upto"):
+    for name in ("start", "classes", "code", "neighbour", "weight", "upto"):
         assert np.array_equal(getattr(one.model, name), getattr(other.model, name)), name
 
 

@@ -101,7 +101,7 @@ class BaseEpochs:
                 with contextlib.suppress(IncompleteError):
                     commit = self._commit(epoch, shard)
                     kept += min(commit.kept, BASE_RANKS * commit.records)
-        return (levels + 1) * nothing.nbytes + 4 * levels * (self._manifest.num_samples + 1) + entry * kept
+        return (levels + 1) * nothing.nbytes + 4 * (levels * self._manifest.num_samples + 1) + entry * kept
 
     def _nothing(self) -> Base:
         return Base(RecordShape.of(self._manifest), self._manifest.num_samples)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.store.blocks import Block
+from logitstore.store.packed.expected import make_room
 from logitstore.store.packed.kernels import LEARNT
 from logitstore.store.packed.neighbours import Neighbours
 from logitstore.store.packed.plain import PlainRecords
@@ -35,8 +36,7 @@ class Base:
 
     def __init__(self, shape: RecordShape, num_samples: int) -> None:
         self.shape, self.num_samples = shape, num_samples
-        self._start_LN = np.zeros((0, num_samples + 1), np.uint32)
-        self._parts = [0]
+        self._start, self._stride = np.zeros(1, np.uint32), 0
         self._index = np.empty(0, shape.index_dtype)
         self._code = np.empty(0, np.uint8)
         self._neighbours = Neighbours(shape.num_classes, shape.index_dtype)
@@ -49,7 +49,7 @@ class Base:
     def nbytes(self) -> int:
         """Bytes of memory."""
         best = {id(array): array.nbytes for arrays in self._best for array in arrays}
-        known = self._start_LN.nbytes + self._index.nbytes + self._code.nbytes
+        known = self._start.nbytes + self._index.nbytes + self._code.nbytes
         return known + self._neighbours.nbytes + sum(best.values())
 
     @property
@@ -62,8 +62,9 @@ class Base:
         """What the kernels take."""
         neighbour, weight, upto = self._best[self.level]
         return Model(
-            start=self._start_LN[: self.level],
-            part=np.array(self._parts[: self.level], np.int64),
+            start=self._start,
+            stride=self._stride,
+            level=self.level,
             classes=self._index,
             code=self._code,
             neighbour=neighbour,
@@ -119,21 +120,19 @@ class Base:
         sample_N = np.concatenate([part.sample_P for part in parts])
         if not np.array_equal(np.sort(sample_N), np.arange(self.num_samples)):
             raise ValueError(f"a base epoch must hold each of the {self.num_samples} samples once")
-        start = np.zeros(self.num_samples + 1, np.uint32)
-        lengths = np.empty(self.num_samples, np.int64)
-        lengths[sample_N] = np.concatenate([part.kept_P for part in parts])
-        np.cumsum(lengths, out=start[1:])
-        before, stop = self._parts[-1], self._parts[-1] + int(start[-1])
-        index, code = np.empty(stop, self._index.dtype), np.empty(stop, self._code.dtype)
-        index[:before], code[:before] = self._index, self._code
+        kept_N = np.empty(self.num_samples, np.int64)
+        kept_N[sample_N] = np.concatenate([part.kept_P for part in parts])
+        stride, count = self._stride, len(self._index) + int(kept_N.sum())
+        if count > np.iinfo(np.uint32).max:
+            raise ValueError(f"base epochs may keep at most 2**32 classes altogether, not {count}")
+        start = np.empty(self.num_samples * (stride + 1) + 1, np.uint32)
+        index, code = np.empty(count, self._index.dtype), np.empty(count, self._code.dtype)
+        make_room(self._start, self._index, self._code, kept_N, stride, start, index, code)
         for part in parts:
-            # Where each entry goes: its sample's start, and its rank.
             rank = np.arange(len(part.index)) - np.repeat(np.cumsum(part.kept_P) - part.kept_P, part.kept_P)
-            place = before + np.repeat(start[part.sample_P].astype(np.int64), part.kept_P) + rank
+            place = np.repeat(start[part.sample_P * (stride + 1) + stride].astype(np.int64), part.kept_P) + rank
             index[place], code[place] = part.index, part.code
-        self._parts.append(stop)
-        self._start_LN = np.concatenate([self._start_LN, start[None]])
-        self._index, self._code = index, code
+        self._start, self._stride, self._index, self._code = start, stride + 1, index, code
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from logitstore.jit import lean_inlined
+from logitstore.jit import lean_inlined, lean_kernel
 from logitstore.store.packed.rangecoder import quotient, step
 from logitstore.store.packed.statistics import CENTRE, KEY_ORIGIN, OFFSETS, SUPPORTS
 
 
 @lean_inlined
-def expect(sample, start, part, known, code, absent, slot_C, out_C, class_M, key_M, sum_M, views_M):  # type: ignore[no-untyped-def]
-    """Collect a sample's expected classes: how many there are. What views did not keep lies at level ``absent``."""
-    levels = start.shape[0]
+def expect(first, last, levels, known, code, absent, slot_C, out_C, class_M, key_M, sum_M, views_M):  # type: ignore[no-untyped-def]
+    """Collect the expected classes of a sample from its entries: how many. What a view lacks lies at ``absent``."""
     expected = 0
-    for b in range(levels):
-        for entry in range(part[b] + np.int64(start[b, sample]), part[b] + np.int64(start[b, sample + 1])):
-            cls = np.int64(known[entry])
-            e = slot_C[cls]
-            if e < 0:
-                slot_C[cls] = expected
-                out_C[cls] = True
-                class_M[expected], sum_M[expected], views_M[expected] = cls, np.int64(code[entry]), 1
-                expected += 1
-            else:
-                sum_M[e] += np.int64(code[entry])
-                views_M[e] += 1
+    for entry in range(first, last):
+        cls = np.int64(known[entry])
+        e = slot_C[cls]
+        if e < 0:
+            slot_C[cls] = expected
+            out_C[cls] = True
+            class_M[expected], sum_M[expected], views_M[expected] = cls, np.int64(code[entry]), 1
+            expected += 1
+        else:
+            sum_M[e] += np.int64(code[entry])
+            views_M[e] += 1
     for e in range(expected):
         slot_C[class_M[e]] = -1
         views = views_M[e]
@@ -85,3 +83,29 @@ def which(decoding, low, width, place, words, chance_M, class_M, expected, total
     else:
         low, width, place = step(decoding, low, part, place, words, first, chance_M[hit])
     return hit, low, width, place
+
+
+@lean_kernel
+def make_room(start, known, code, kept_N, stride, new_start, new_known, new_code):  # type: ignore[no-untyped-def]
+    """Copy all samples' entries to where they stand with one more base epoch, whose own places are left free.
+
+    Args:
+        start: where the entries of sample i and base epoch b begin, at place i * stride + b.
+        known: classes of the entries,
+        code: and their levels.
+        kept_N: entries of each sample that the new base epoch has.
+        stride: base epochs before.
+        new_start: the same with one more, written.
+        new_known: written,
+        new_code: and written.
+    """
+    at = 0
+    for sample in range(len(kept_N)):
+        for b in range(stride):
+            new_start[sample * (stride + 1) + b] = at
+            for entry in range(start[sample * stride + b], start[sample * stride + b + 1]):
+                new_known[at], new_code[at] = known[entry], code[entry]
+                at += 1
+        new_start[sample * (stride + 1) + stride] = at
+        at += kept_N[sample]
+    new_start[len(kept_N) * (stride + 1)] = at

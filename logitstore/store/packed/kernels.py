@@ -55,7 +55,7 @@ def code_records(decoding, words, chunk, model, scale, counts, frequencies, spac
         Words written, or that a decoder of what was written reads at most.
     """
     sample_P, classes_PK, level_PK, fine_PK, kept_P, tail_P, tail_fine_P = chunk
-    start, part, known, code, neighbour, weight, upto = model
+    start, stride, levels, known, code, neighbour, weight, upto = model
     mass, first_fine, absent, shift, by_code = scale
     steps, risk, hits, others, neighbours, tails = counts
     chance, other_chance, neighbour_chance = frequencies.expected, frequencies.other, frequencies.neighbour
@@ -71,7 +71,9 @@ def code_records(decoding, words, chunk, model, scale, counts, frequencies, spac
             renew(counts, frequencies)
             renewal = 16 if p == 0 else 2 * p if p < LEARNT else -1
         learning = p < LEARNT
-        expected = expect(sample_P[p], start, part, known, code, absent, slot_C, out_C, class_M, key_M, sum_M, views_M)
+        entry = sample_P[p] * stride
+        first, last = np.int64(start[entry]), np.int64(start[entry + levels])
+        expected = expect(first, last, levels, known, code, absent, slot_C, out_C, class_M, key_M, sum_M, views_M)
         all_expected, nearest = expected, nearest_key(key_M, expected)
         level, fine, left, bound = 0, 0, mass[0], 0
         previous, rank, applied, scored = -1, 0, 0, 0

@@ -22,11 +22,13 @@ class Model(NamedTuple):
     """What base epochs tell. ``Base`` makes it."""
 
     start: NDArray[np.uint32]
-    """[L, N + 1]: where a sample's classes begin in each base epoch's part"""
-    part: NDArray[np.int64]
-    """[L]: where that part begins"""
+    """[N x stride + 1]: where the classes begin that base epoch b kept of sample i, at place i x stride + b"""
+    stride: int
+    """Base epochs that are known,"""
+    level: int
+    """and L, how many of them count here."""
     classes: NDArray[Any]
-    """classes that were kept,"""
+    """classes that were kept, sample by sample, so that one is read at one place,"""
     code: NDArray[np.uint8]
     """and their levels"""
     neighbour: NDArray[Any]

@@ -4,6 +4,8 @@ Real logits go through the public writer into real stores, for a grid of K, floo
 counted, and what ``open_store().read`` gives back is compared with the dense distribution in float64. The ceiling
 (TinyViT's uncompressed 4+4K bytes at the same K) stands beside each row.
 
+Packed stores follow, at the qualities that TinyViT's records have: what they take there, and here.
+
 Each q8 setting is written twice: with the views as epochs, and with all of them as samples of one epoch. Epochs are
 compressed apart, so the second has larger chunks and fewer commits, as an epoch of a large data set has too.
 
@@ -26,9 +28,10 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs as a file
 
 from benchmarks.common import SHARED_DATA, Row, arguments, finish, print_table
-from benchmarks.stores import bench_manifest, store_bytes, write_shard
+from benchmarks.measures import targets
+from benchmarks.stores import read_views, store_bytes, write_views
 from logitstore.cuts import Cut, Dense, largest_floor
-from logitstore.store import create_store, open_store
+from logitstore.store import open_store
 from logitstore.store.values import FORMS, Values
 
 VIEWS = 8
@@ -37,7 +40,16 @@ TOPK = (5, 10, 20, 50, 100)
 FLOORS = (0.0, 1e-4, 1e-3)
 KL_TARGET, BYTES_TARGET = 0.032, 50.0
 COLUMNS = (
-    "codec", "topk", "floor", "values", "epochs", "mean_kept", "bytes_per_record", "metadata_bytes", "kl", "4+4K"
+    "codec",
+    "topk",
+    "floor",
+    "values",
+    "epochs",
+    "mean_kept",
+    "bytes_per_record",
+    "metadata_bytes",
+    "kl",
+    "4+4K",
 )
 
 
@@ -74,39 +86,11 @@ def digits_logits() -> NDArray[np.float32]:
     return np.asarray(model.decision_function(flat[1::2].reshape(-1, 64)), np.float32)
 
 
-def write_store(path: Path, logits_NC: NDArray[np.float32], setting: Setting) -> None:
-    """A whole store of these logits, one shard an epoch as far as shards go."""
-    logits_NEC = logits_NC.reshape(-1, setting.epochs, logits_NC.shape[1])
-    num_samples, _, num_classes = logits_NEC.shape
-    manifest = bench_manifest(
-        num_samples=num_samples,
-        num_epochs=setting.epochs,
-        num_classes=num_classes,
-        topk=setting.topk,
-        floor=setting.floor,
-        values=setting.values,
-        shard_size=min(65536, max(64, 1 << (num_samples - 1).bit_length())),
-    )
-    store = create_store(path, manifest)
-    for epoch in range(setting.epochs):
-        order = store.order(epoch)
-        for shard in range(store.num_shards):
-            samples = order.samples(np.arange(*store.shard_range(shard)))
-            write_shard(store, epoch, shard, samples, setting.records(logits_NEC[samples, epoch]))
-
-
 def measure(folder: Path, dense: Dense, setting: Setting) -> Row:
     """Write one store, weigh it, read it back, compare."""
     path = folder / "store"
-    write_store(path, dense.logits_NC, setting)
-    store = open_store(path)
-    rows_NE = np.arange(len(dense)).reshape(-1, setting.epochs)
-    kl, kept = [], []
-    for epoch in range(setting.epochs):
-        records = store.read(epoch, 0, store.num_samples)
-        views = dense[rows_NE[records.sample, epoch]]
-        kl.append(views.kl(records.index, records.prob, records.tail).mean())
-        kept.append(records.kept.mean())
+    write_views(path, dense.logits_NC, setting, setting.epochs)
+    kl, kept = read_views(open_store(path), dense)
     size, metadata = store_bytes(path)
     shutil.rmtree(path)
     return {
@@ -115,10 +99,10 @@ def measure(folder: Path, dense: Dense, setting: Setting) -> Row:
         "floor": setting.floor,
         "values": setting.values,
         "epochs": setting.epochs,
-        "mean_kept": float(np.mean(kept)),
+        "mean_kept": kept,
         "bytes_per_record": size / len(dense),
         "metadata_bytes": metadata / len(dense),
-        "kl": float(np.mean(kl)),
+        "kl": kl,
         "4+4K": 4 + 4 * setting.topk,
     }
 
@@ -163,7 +147,9 @@ def main() -> None:
         rows = [measure(Path(folder), dense, setting) for setting in grid(topks, floors)]
     print_table(rows, COLUMNS)
     chosen = conclude(rows, topks[-1], floor)
-    finish("storage", {"logits": source, "chosen": chosen, "rows": rows}, save=args.save)
+    with tempfile.TemporaryDirectory(prefix="logitstore-storage-") as folder:
+        reached = targets.measure(Path(folder), dense, VIEWS)
+    finish("storage", {"logits": source, "chosen": chosen, "rows": rows + reached}, save=args.save)
 
 
 if __name__ == "__main__":

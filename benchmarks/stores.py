@@ -13,8 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import versions
+from logitstore.cuts import Cut, Dense
 from logitstore.pcg import view_seeds
-from logitstore.store import WITNESS_EVERY, Manifest, ShardBlock, Store, choose_chunk_size, claim_shard, commit_shard
+from logitstore.store import (
+    WITNESS_EVERY,
+    Manifest,
+    ShardBlock,
+    Store,
+    choose_chunk_size,
+    claim_shard,
+    commit_shard,
+    create_store,
+)
 from logitstore.store.values import Values
 from logitstore.views import view_spec
 
@@ -28,6 +38,7 @@ def bench_manifest(
     floor: float,
     values: Values,
     shard_size: int,
+    gain: float = 0.0,
 ) -> Manifest:
     """A manifest as long as a real one, class names left out."""
     return Manifest(
@@ -36,6 +47,7 @@ def bench_manifest(
         num_classes=num_classes,
         topk=topk,
         floor=floor,
+        gain=gain,
         values=values,
         run_seed=0,
         shard_size=shard_size,
@@ -50,6 +62,45 @@ def bench_manifest(
         view=view_spec("tinyvit", size=224).to_dict(),
         versions=versions(),
     )
+
+
+def cut_manifest(cut: Cut, *, num_samples: int, num_epochs: int, num_classes: int) -> Manifest:
+    """A manifest of records of a cut, one shard an epoch as far as shards go."""
+    return bench_manifest(
+        num_samples=num_samples,
+        num_epochs=num_epochs,
+        num_classes=num_classes,
+        topk=cut.topk,
+        floor=cut.floor,
+        gain=cut.gain,
+        values=cut.values,
+        shard_size=min(65536, max(64, 1 << (num_samples - 1).bit_length())),
+    )
+
+
+def write_views(path: Path, logits_NC: NDArray[np.float32], cut: Cut, epochs: int) -> None:
+    """A whole store of some views: view e of a sample, row sample x epochs + e, is its record in epoch e."""
+    logits_NEC = logits_NC.reshape(-1, epochs, logits_NC.shape[1])
+    num_samples, _, num_classes = logits_NEC.shape
+    manifest = cut_manifest(cut, num_samples=num_samples, num_epochs=epochs, num_classes=num_classes)
+    store = create_store(path, manifest)
+    for epoch in range(epochs):
+        order = store.order(epoch)
+        for shard in range(store.num_shards):
+            samples = order.samples(np.arange(*store.shard_range(shard)))
+            write_shard(store, epoch, shard, samples, cut.records(logits_NEC[samples, epoch]))
+
+
+def read_views(store: Store, dense: Dense) -> tuple[float, float]:
+    """Mean KL(dense || decoded) of a store that ``write_views`` made, and the mean number of classes kept."""
+    rows_NE = np.arange(len(dense)).reshape(store.num_samples, -1)
+    kl, kept = [], []
+    for epoch in range(rows_NE.shape[1]):
+        records = store.read(epoch, 0, store.num_samples)
+        views = dense[rows_NE[records.sample, epoch]]
+        kl.append(views.kl(records.index, records.prob, records.tail).mean())
+        kept.append(records.kept.mean())
+    return float(np.mean(kl)), float(np.mean(kept))
 
 
 def write_shard(

@@ -85,7 +85,13 @@ def test_storage_prints_its_rows(tmp_path: Path) -> None:
     line = run("storage.py", "--quick", "--logits", str(tmp_path / "logits.npz"))
     wanted = {"codec", "topk", "floor", "values", "epochs", "mean_kept", "bytes_per_record", "kl"}
     assert line["rows"] and all(wanted <= row.keys() for row in line["rows"])
-    assert all(row["bytes_per_record"] > 5 and row["kl"] >= 0 for row in line["rows"])
+    assert all(row["bytes_per_record"] > 5 and row["kl"] >= 0 for row in line["rows"] if row["codec"] == "standard")
+    packed = [row for row in line["rows"] if row["codec"] == "packed"]
+    assert {row["values"] for row in packed} == {"q8", "q4", "q2", "f16"} and {row["best"] for row in packed} == {0, 1}
+    for row in packed:
+        assert 0 < row["bytes_per_record_90_epochs"] < row["bytes_per_record"] < row["standard"]
+        assert row["encode_records_per_s"] > 0 and row["decode_records_per_s"] > 0
+        assert row["quality"] == "float16, K=10" or row["kl"] <= float(storage.targets.at(row["quality"]).kl)
     assert {row["values"] for row in line["rows"]} == {"q8", "q4", "q2", "f16"}
 
 

@@ -92,7 +92,7 @@ _PLAN = (
     option("--topk", default=(5, 10, 20, 50, 100, 200), multiple=True, type=count, help="Numbers of classes to try."),
     option("--floor", default=(0.0, 1e-4, 1e-3), multiple=True, help="Floors to try, besides the one for the target."),
     option("--mass", default=(0.9, 0.99), multiple=True, help="Masses to try, besides the one for the target."),
-    option("--gain", type=float, multiple=True, help="Gains to try, besides the one for the target."),
+    option("--gain", default=(1e-3, 1e-2), multiple=True, help="Gains to try, besides the one for the target."),
     option(
         "--values", default=("q8", "q4", "q2", "f16"), multiple=True, type=click.Choice(["q8", "q4", "q2", "f16"]),
         help="Forms of log-probabilities to try.",

@@ -33,6 +33,7 @@ def plan_config(folder: Path, **options: Any) -> PlanConfig:
         "topk": (3, 12),
         "floor": (0.0, 0.05),
         "mass": (0.8,),
+        "gain": (0.1,),
         "values": ("q8", "f16"),
         "size": 16,
         "view": str(view),

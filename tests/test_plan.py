@@ -79,11 +79,16 @@ def test_the_grid_has_what_was_asked_for_and_what_the_target_leads_to(planned: t
     _, result = planned
     cuts = {row.cut for row in result.rows}
     asked = {Cut(topk=k, floor=f, values=v) for k in (3, 12) for f in (0.0, 0.05) for v in ("q8", "f16")}
-    masses = {Cut(topk=k, mass=0.8, values=v) for k in (3, 12) for v in ("q8", "f16")}
-    assert asked | masses <= cuts
-    found = [row for row in result.rows if row.cut not in asked | masses]
+    asked |= {Cut(topk=k, mass=0.8, values=v) for k in (3, 12) for v in ("q8", "f16")}
+    asked |= {Cut(topk=k, gain=0.1, values=v) for k in (3, 12) for v in ("q8", "f16")}
+    assert asked <= cuts
+    found = [row for row in result.rows if row.cut not in asked]
     assert {row.cut.topk for row in found} == {12}  # three classes are never good enough
     assert len(found) == 12 and all(0.7 * result.target_kl < row.kl <= result.target_kl for row in found)
+    assert {(row.cut.floor > 0, row.cut.mass < 1, row.cut.gain > 0) for row in found} == {
+        (True, False, False), (False, True, False), (False, False, True)
+    }  # fmt: skip
+    assert result.recommended is not None and result.recommended.cut.gain > 0  # it keeps the fewest classes
 
 
 def test_nothing_is_left_behind_but_the_picture(planned: tuple[Path, PlanResult]) -> None:
@@ -94,14 +99,16 @@ def test_nothing_is_left_behind_but_the_picture(planned: tuple[Path, PlanResult]
 
 
 def test_as_json_and_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = plan_config(tmp_path, sample=128, topk=(4,), floor=(0.0,), mass=(), values=("q8",), codec=("standard",))
+    given = plan_config(
+        tmp_path, sample=128, topk=(4,), floor=(0.0,), mass=(), gain=(), values=("q8",), codec=("standard",)
+    )
     words = ["plan"]
     for field in fields(PlanConfig):
         value = getattr(given, field.name)
         if value not in (field.default, ()):
             for item in value if isinstance(value, tuple) else (value,):
                 words += [f"--{field.name.replace('_', '-')}", str(item)]
-    done = CliRunner().invoke(cli.main, [*words, "--mass", "1", "--json"])
+    done = CliRunner().invoke(cli.main, [*words, "--mass", "1", "--gain", "0", "--json"])
     assert done.exit_code == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["sample_views"] == 128 and report["sample_images"] == 32
@@ -142,7 +149,9 @@ def test_text_recommends(planned: tuple[Path, PlanResult]) -> None:
     ],
 )
 def test_what_to_know_is_said(tmp_path: Path, options: dict[str, Any], message: str) -> None:
-    result = plan(plan_config(tmp_path, **{"floor": (0.0,), "mass": (), "values": ("q8",), "sample": 64, **options}))
+    result = plan(
+        plan_config(tmp_path, **{"floor": (0.0,), "mass": (), "gain": (), "values": ("q8",), "sample": 64, **options})
+    )
     assert any(message in note for note in result.notes), result.notes
 
 

@@ -31,7 +31,7 @@ class PlanConfig(InferenceConfig):
     """Floors to try, besides the largest one that reaches the target."""
     mass: tuple[float, ...] = (0.9, 0.99)
     """Masses to try, besides the smallest one that reaches the target."""
-    gain: tuple[float, ...] = ()
+    gain: tuple[float, ...] = (1e-3, 1e-2)
     """Gains to try, besides the largest one that reaches the target."""
     values: tuple[Values, ...] = FORMS
     """Forms of log-probabilities to try."""

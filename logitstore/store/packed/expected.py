@@ -66,10 +66,9 @@ def which(decoding, low, width, place, words, chance_M, class_M, expected, total
     part = quotient(width, total + other)
     hit, first = -1, 0
     if decoding:
-        value = quotient(low, part)
-        if value < total:
+        if low < total * part:
             hit = 0
-            while first + chance_M[hit] <= value:
+            while (first + chance_M[hit]) * part <= low:
                 first += chance_M[hit]
                 hit += 1
     else:

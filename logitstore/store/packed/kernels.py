@@ -186,10 +186,13 @@ def code_records(decoding, words, chunk, model, scale, counts, frequencies, spac
             out_C[class_M[e]] = False
         for k in range(rank):
             out_C[np.int64(classes_PK[p, k])] = False
-        for k in range(applied):
-            listed = np.int64(classes_PK[p, k])
-            for w in range(neighbour.shape[1]):
-                score_C[np.int64(neighbour[listed, w])] = 0
+        if 4 * applied * neighbour.shape[1] > num_classes:
+            score_C[:] = 0
+        else:
+            for k in range(applied):
+                listed = np.int64(classes_PK[p, k])
+                for w in range(neighbour.shape[1]):
+                    score_C[np.int64(neighbour[listed, w])] = 0
         if applied > 0:
             block_S[:] = 0
     return place if decoding else finish(low, place, words)

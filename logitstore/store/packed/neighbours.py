@@ -42,13 +42,13 @@ class Neighbours:
             _count(index_PK[:count], kept_P[:count], self._slot_CS, self._count_CS, self._seen_C)
             self._records += count
 
-    def best(self) -> tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int64]]:
+    def best(self) -> tuple[NDArray[Any], NDArray[np.uint16], NDArray[np.int64]]:
         """Neighbours [C, W], their weights, 0 behind the last, and the cumulated frequencies of classes, [C + 1]."""
         count_CW = self._count_CS[:, :NEIGHBOURS].astype(np.int64)
         weight_CW = np.maximum(_WEIGHT * count_CW // (self._seen_C[:, None] + 1), count_CW > 0)
         upto = np.zeros(len(self._seen_C) + 1, np.int64)
         np.cumsum(_PER_CLASS * (self._seen_C + 1), out=upto[1:])
-        return self._slot_CS[:, :NEIGHBOURS].copy(), weight_CW.astype(np.int32), upto
+        return self._slot_CS[:, :NEIGHBOURS].copy(), weight_CW.astype(np.uint16), upto
 
     @property
     def nbytes(self) -> int:

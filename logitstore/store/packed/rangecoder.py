@@ -80,9 +80,9 @@ def tabled(decoding, low, width, place, words, upto, row, symbol):  # type: igno
     """A symbol by cumulated frequencies, from place ``row`` on, that begin with 0 and end with 2**16."""
     part = width >> 16
     if decoding:
-        value = min(quotient(low, part), 0xFFFF)
+        at = min(low, (part << 16) - 1)
         symbol = 0
-        while upto[row + symbol + 1] <= value:
+        while upto[row + symbol + 1] * part <= at:
             symbol += 1
     first = upto[row + symbol]
     low, width, place = step(decoding, low, part, place, words, first, upto[row + symbol + 1] - first)
@@ -104,7 +104,7 @@ def flagged(decoding, low, width, place, words, chance, flag):  # type: ignore[n
     """A flag, 1 with ``chance`` in 2**16."""
     part = width >> 16
     if decoding:
-        flag = 1 if quotient(low, part) < chance else 0
+        flag = 1 if low < chance * part else 0
     if flag:
         low, width, place = step(decoding, low, part, place, words, 0, chance)
     else:

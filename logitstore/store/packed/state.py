@@ -33,7 +33,7 @@ class Model(NamedTuple):
     """and their levels"""
     neighbour: NDArray[Any]
     """[C, W]: classes that come with a class, most frequent first,"""
-    weight: NDArray[np.int32]
+    weight: NDArray[np.uint16]
     """and how often; 0 behind the last"""
     upto: NDArray[np.int64]
     """[C + 1]: cumulated frequency of classes"""

@@ -10,6 +10,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from logitstore.store.packed.others import by_frequency, by_score
 from logitstore.store.packed.rangecoder import START, begin, even, finish, flagged, quotient, tabled
 
 FULL = 1 << 16
@@ -114,6 +115,9 @@ def test_words_are_no_more_than_the_symbols_are_unlikely(wanted: list[Symbol]) -
 @given(data=st.binary(max_size=60), wanted=st.lists(symbols(), max_size=60))
 @example(data=b"\xff" * 40, wanted=[Symbol("even", 0, 1, (1 << 32) - 1)] * 40)
 @example(data=b"\xff" * 40, wanted=[Symbol("even", 0, 1, 3), Symbol("even", 0, 1, (1 << 24) + 1)] * 20)
+@example(
+    data=b"\xff" * 40, wanted=[Symbol("even", 0, 1, 3), Symbol("tabled", 0, FULL - 1, FULL, (0, FULL - 1, FULL))] * 9
+)
 def test_any_words_decode_to_something(data: bytes, wanted: list[Symbol]) -> None:
     """The state stays within its bounds, and symbols within theirs."""
     words = np.frombuffer(data[: len(data) // 2 * 2], "<u2").astype(np.uint16)
@@ -135,3 +139,33 @@ def test_quotients_are_exact(b: int, c: int, near: int) -> None:
     """Also beside multiples, where a rounded one would show."""
     for a in (c, min(1 << 48, max(0, c // b * b + near))):
         assert quotient(a, b) == a // b
+
+
+@given(
+    scores=st.lists(st.sampled_from([0, 0, 0, 1, 900]), min_size=1, max_size=100).filter(any),
+    width=st.integers(1 << 32, START), share=st.sampled_from([0.0, 0.3, 0.9999, 1.0]), least=st.integers(0, 99),
+)  # fmt: skip
+def test_any_state_decodes_to_a_class_that_has_a_score(scores: list[int], width: int, share: float, least: int) -> None:
+    """Also at the end of the interval, which lies behind the last of the whole parts."""
+    bits, score_C = 5, np.array(scores, np.int64)
+    block_S = np.add.reduceat(score_C, np.arange(0, len(scores), 1 << bits))
+    least = min(least, int(np.flatnonzero(score_C)[-1]))
+    below, low = int(score_C[:least].sum()), min(width - 1, int(share * width))
+    cls, new_low, new_width, _ = by_score(
+        True, low, width, 0, np.zeros(4, np.uint16), score_C, block_S, bits, below, sum(scores), 0
+    )
+    assert least <= cls < len(scores) and score_C[cls] > 0
+    assert 0 <= new_low < new_width
+
+
+@given(
+    parts=st.lists(st.integers(1, 1000), min_size=1, max_size=100), width=st.integers(1 << 32, START),
+    share=st.sampled_from([0.0, 0.3, 0.9999, 1.0]), least=st.integers(0, 99),
+)  # fmt: skip
+def test_any_state_decodes_to_a_class(parts: list[int], width: int, share: float, least: int) -> None:
+    upto, least = np.cumsum([0, *parts]), min(least, len(parts) - 1)
+    low = min(width - 1, int(share * width))
+    cls, new_low, new_width, _ = by_frequency(True, low, width, 0, np.zeros(4, np.uint16), upto, least, 0)
+    assert least <= cls < len(parts) and 0 <= new_low < new_width
+    value = min(low // (width // sum(parts[least:])), sum(parts[least:]) - 1)
+    assert sum(parts[least:cls]) <= value < sum(parts[least : cls + 1])

@@ -22,17 +22,18 @@ def expect(first, last, levels, known, code, absent, slot_C, out_C, class_M, key
         e = slot_C[cls]
         if e < 0:
             slot_C[cls] = expected
-            out_C[cls] = True
+            out_C[cls] = 1
             class_M[expected], sum_M[expected], views_M[expected] = cls, np.int64(code[entry]), 1
             expected += 1
         else:
             sum_M[e] += np.int64(code[entry])
             views_M[e] += 1
+    inverse = 0x10000 // max(1, levels) + 1  # x * inverse >> 16 is x // levels for all x below 2**12 and levels up to 8
     for e in range(expected):
         slot_C[class_M[e]] = -1
         views = views_M[e]
-        level = (sum_M[e] + (levels - views) * absent + (levels >> 1)) // levels
-        key_M[e] = ((CENTRE - level) << 2) + max(0, SUPPORTS * views // levels - 1) + KEY_ORIGIN
+        level = ((sum_M[e] + (levels - views) * absent + (levels >> 1)) * inverse) >> 16
+        key_M[e] = ((CENTRE - level) << 2) + max(0, ((SUPPORTS * views * inverse) >> 16) - 1) + KEY_ORIGIN
     return expected
 
 
@@ -58,6 +59,21 @@ def gap_of(nearest, level):  # type: ignore[no-untyped-def]
     if gap < 0:
         return 0 if gap < -8 else 1 if gap < -3 else 2
     return 3 if gap < 3 else 4 if gap < 7 else 5 if gap < 14 else 6
+
+
+@lean_inlined
+def chances(level, least, chance, class_M, key_M, chance_M, expected):  # type: ignore[no-untyped-def]
+    """Look up the chances of the expected classes, 0 of those below the least one that may come; their sum."""
+    total = 0
+    if least > 0:
+        for e in range(expected):
+            chance_M[e] = chance[key_M[e] + (level << 2)] if class_M[e] >= least else 0
+            total += chance_M[e]
+    else:
+        for e in range(expected):
+            chance_M[e] = chance[key_M[e] + (level << 2)]
+            total += chance_M[e]
+    return total
 
 
 @lean_inlined

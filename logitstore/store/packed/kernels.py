@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from logitstore.jit import lean_kernel
-from logitstore.store.packed.expected import expect, gap_of, nearest_key, offset, which
+from logitstore.store.packed.expected import chances, expect, gap_of, nearest_key, offset, which
 from logitstore.store.packed.others import by_frequency, by_score, run_bits, score, score_below
 from logitstore.store.packed.rangecoder import begin, even, finish, flagged, tabled
 from logitstore.store.packed.statistics import (
@@ -56,7 +56,7 @@ def code_records(decoding, words, chunk, model, scale, counts, frequencies, spac
     """
     sample_P, classes_PK, level_PK, fine_PK, kept_P, tail_P, tail_fine_P = chunk
     start, stride, levels, known, code, neighbour, weight, upto = model
-    mass, first_fine, absent, shift, by_code = scale
+    mass, hint, first_fine, absent, shift, by_code = scale
     steps, risk, hits, others, neighbours, tails = counts
     chance, other_chance, neighbour_chance = frequencies.expected, frequencies.other, frequencies.neighbour
     step_upto, tail_upto = frequencies.step, frequencies.tail
@@ -105,27 +105,26 @@ def code_records(decoding, words, chunk, model, scale, counts, frequencies, spac
                 fine, low, width, place = even(decoding, low, width, place, words, count, fine)
                 fine += least
             left -= mass[level]
+            bound = max(bound, hint[max(0, left) >> 12])
             while bound < 254 and mass[bound] > left:
                 bound += 1
             # Which class is it?
             least_class = previous + 1 if by_code and rank > 1 and level == before else 0
             cls, hit = np.int64(classes_PK[p, rank]), -1
             if expected > 0:
-                total, shifted, band = 0, level << 2, min(BANDS - 1, level >> shift)
-                for e in range(expected):
-                    chance_M[e] = chance[key_M[e] + shifted] if class_M[e] >= least_class else 0
-                    total += chance_M[e]
+                band = min(BANDS - 1, level >> shift)
+                total = chances(level, least_class, chance, class_M, key_M, chance_M, expected)
                 hit, low, width, place = which(
                     decoding, low, width, place, words, chance_M, class_M, expected, total, other_chance[band], cls
                 )
                 if learning:
                     for e in range(expected):
-                        risk[offset(key_M[e] + shifted), key_M[e] & 3] += 1
+                        risk[offset(key_M[e] + (level << 2)), key_M[e] & 3] += 1
                     others[band, 0] += 1
                     if hit < 0:
                         others[band, 1] += 1
                     else:
-                        hits[offset(key_M[hit] + shifted), key_M[hit] & 3] += 1
+                        hits[offset(key_M[hit] + (level << 2)), key_M[hit] & 3] += 1
             if hit >= 0:
                 cls, key = class_M[hit], key_M[hit]
                 expected -= 1
@@ -155,7 +154,7 @@ def code_records(decoding, words, chunk, model, scale, counts, frequencies, spac
                 else:
                     least_class = min(least_class, num_classes - 1)
                     cls, low, width, place = by_frequency(decoding, low, width, place, words, upto, least_class, cls)
-                out_C[cls] = True
+                out_C[cls] = 1
                 scored -= score_C[cls]
                 block_S[cls >> bits] -= score_C[cls]
                 score_C[cls] = 0
@@ -183,9 +182,9 @@ def code_records(decoding, words, chunk, model, scale, counts, frequencies, spac
         if decoding:
             tail_P[p], kept_P[p] = level, rank
         for e in range(all_expected):
-            out_C[class_M[e]] = False
+            out_C[class_M[e]] = 0
         for k in range(rank):
-            out_C[np.int64(classes_PK[p, k])] = False
+            out_C[np.int64(classes_PK[p, k])] = 0
         if 4 * applied * neighbour.shape[1] > num_classes:
             score_C[:] = 0
         else:

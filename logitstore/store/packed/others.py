@@ -25,14 +25,11 @@ def score(cls, neighbour, weight, out_C, score_C, block_S, bits):  # type: ignor
     """Add the neighbours of a class that was listed, but those expected or listed themselves; what was added."""
     added = np.int64(0)
     for w in range(neighbour.shape[1]):
-        more = np.int64(weight[cls, w])
-        if more == 0:
-            break
         other = np.int64(neighbour[cls, w])
-        if not out_C[other]:
-            score_C[other] += more
-            block_S[other >> bits] += more
-            added += more
+        more = np.int64(weight[cls, w]) * (1 - out_C[other])  # no branch: which are out cannot be foretold
+        score_C[other] += more
+        block_S[other >> bits] += more
+        added += more
     return added
 
 

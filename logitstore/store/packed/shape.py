@@ -81,6 +81,7 @@ class RecordShape:
         shift = last.bit_length() - 4 if self.floor > 0 else per_nat.bit_length() - 1
         return Scale(
             mass=mass,
+            hint=np.minimum(_LAST, (mass[None] > ((np.arange(4097)[:, None] + 1) << 12) - 1).sum(axis=1)),
             first=_firsts() if self.is_fine else np.empty(0, np.int64),
             absent=min(_LAST, absent),
             shift=max(0, shift),

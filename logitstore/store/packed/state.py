@@ -44,6 +44,8 @@ class Scale(NamedTuple):
 
     mass: NDArray[np.int64]
     """[256]: probability, in 2**24, of each level"""
+    hint: NDArray[np.int64]
+    """[4097]: for each 2**12 of probability, the first level that has no more than the last of these, 254 at most"""
     first: NDArray[np.int64]
     """[256]: for values finer than levels, the first value of each level and one behind the last; else empty"""
     absent: int
@@ -78,7 +80,7 @@ class Space(NamedTuple):
 
     slot: NDArray[np.int64]
     """[C]: place among the expected classes, else -1"""
-    out: NDArray[np.bool_]
+    out: NDArray[np.int64]
     """[C]: whether a class is expected or listed, and so cannot be any other"""
     score: NDArray[np.int64]
     """[C]: of neighbours,"""
@@ -101,7 +103,7 @@ class Space(NamedTuple):
         expected = levels * BASE_RANKS + 1
         return cls(
             np.full(num_classes, -1, np.int64),
-            np.zeros(num_classes, np.bool_),
+            np.zeros(num_classes, np.int64),
             np.zeros(num_classes, np.int64),
             np.zeros((num_classes >> run_bits(num_classes)) + 1, np.int64),
             *np.empty((5, expected), np.int64),

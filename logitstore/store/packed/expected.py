@@ -67,7 +67,7 @@ def chances(level, least, chance, class_M, key_M, chance_M, expected):  # type: 
     total = 0
     if least > 0:
         for e in range(expected):
-            chance_M[e] = chance[key_M[e] + (level << 2)] if class_M[e] >= least else 0
+            chance_M[e] = chance[key_M[e] + (level << 2)] * np.int64(class_M[e] >= least)  # no branch
             total += chance_M[e]
     else:
         for e in range(expected):

@@ -17,7 +17,16 @@ import click
 from logitstore import __version__
 from logitstore.console import Commands, count, json_option, machine_options, option, show, typed
 from logitstore.launch import Launch
-from logitstore.options import dump_options, finetune_options, plan_options, train_options
+from logitstore.options import (
+    convert_options,
+    dump_options,
+    eval_options,
+    finetune_options,
+    pack_options,
+    plan_options,
+    train_options,
+    verify_options,
+)
 from logitstore.progress import Progress
 
 
@@ -36,14 +45,7 @@ def main() -> None:
 
 @main.command(short_help="Pack images, small, to be read quickly in any order.")
 @click.argument("out")
-@option("--data", required=True, help="A folder, FILE.npz, FILE.tar, a timm data set name, also of a stream.")
-@option("--split", help="Split to pack, or NAME=ITS-NAME as val=validation.  [default: train, and val if there is one]")
-@option("--short-side", default=256, type=count, help="Scale longer short sides down to so many pixels; none up.")
-@option("--quality", default=90, type=click.IntRange(1, 100), help="Quality of the JPEGs.")
-@option("--shard-mib", default=256, type=count, help="Size of a shard in MiB; decides no pixel.")
-@option("--subset", type=count, help="Use only this many samples, evenly spaced; of a stream the first ones.")
-@option("--skip-bad", is_flag=True, help="Leave out images that do not decode.")
-@option("--workers", type=count, help="Threads that decode, scale and encode.  [default: one per core]")
+@pack_options
 @json_option
 def pack(as_json: bool, **options: Any) -> None:
     """Pack images once into large, checksummed shards, which every --data takes.
@@ -129,14 +131,7 @@ def dump(as_json: bool, **options: Any) -> None:
 @main.command(short_help="Pack a store into fewer bytes, or unpack it again.")
 @click.argument("store")
 @click.argument("out")
-@option(
-    "--codec",
-    default="packed",
-    type=click.Choice(["packed", "standard"]),
-    help="packed is small, standard is what dump writes and any zarr reader decodes.",
-)
-@option("--base-epochs", type=count, help="Epochs that a packed store takes for its model.  [default: 4]")
-@option("--workers", type=count, help="Threads that convert, each a shard.  [default: one per core]")
+@convert_options
 @json_option
 def convert(as_json: bool, **options: Any) -> None:
     """Write the complete epochs of STORE in another form to OUT, without loss: packed or standard.
@@ -179,15 +174,7 @@ def train(config: str | None, as_json: bool, **options: Any) -> None:
 
 
 @main.command("eval", short_help="Accuracy of a model, with intervals and comparisons.")
-@option("--checkpoint", required=True, help="File of weights, or the folder of a run.")
-@option("--model", help="Which model the weights are of.  [default: what their card says]")
-@option("--data", default="digits", help="The data set to measure on, with labels.")
-@option("--split", default="val", help="The split of it, where it has splits.")
-@option("--subset", type=count, help="Use only this many samples, evenly spaced.")
-@option("--real", is_flag=True, help="Also use the ReaL labels of ImageNet's validation images, found by file name.")
-@option("--teacher", help="Model file with its card: agreement with it, top-1 and KL.")
-@option("--baseline", help="Model file with its card: gains over it, class by class.")
-@option("--size", type=count, help="Side of the checkpoint's views in pixels.  [default: what the card says]")
+@eval_options
 @machine_options
 @json_option
 def evaluate(as_json: bool, **options: Any) -> None:
@@ -244,12 +231,7 @@ def info(store: str, as_json: bool) -> None:
 
 @main.command(short_help="Check a store (bytes, views, teacher) or packed images.")
 @click.argument("store")
-@option("--data", help="Replay sampled views of this data set against the witnesses.")
-@option("--checkpoint", help="Re-run the teacher with these weights on sampled views; needs --data.")
-@option("--teacher", help="The teacher to re-run; needs --data.  [default: the store's, which must be timm's]")
-@option("--view", help="The store's own module:function, which is never imported on the store's word.")
-@option("--sample", default=256, type=count, help="Views to replay, of those with a witness: one in 64.")
-@option("--seed", default=0, type=click.IntRange(min=0), help="Which views are sampled.")
+@verify_options
 @machine_options
 @json_option
 def verify(as_json: bool, **options: Any) -> None:

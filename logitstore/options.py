@@ -9,6 +9,19 @@ import click
 
 from logitstore.console import Command, Numbers, Pair, count, one_or_several, option
 
+_PACK = (
+    option("--data", required=True, help="A folder, FILE.npz, FILE.tar, a timm data set name, also of a stream."),
+    option(
+        "--split", help="Split to pack, or NAME=ITS-NAME as val=validation.  [default: train, and val if there is one]"
+    ),
+    option("--short-side", default=256, type=count, help="Scale longer short sides down to so many pixels; none up."),
+    option("--quality", default=90, type=click.IntRange(1, 100), help="Quality of the JPEGs."),
+    option("--shard-mib", default=256, type=count, help="Size of a shard in MiB; decides no pixel."),
+    option("--subset", type=count, help="Use only this many samples, evenly spaced; of a stream the first ones."),
+    option("--skip-bad", is_flag=True, help="Leave out images that do not decode."),
+    option("--workers", type=count, help="Threads that decode, scale and encode.  [default: one per core]"),
+)
+
 _FINETUNE = (
     option("--teacher", required=True, help="swin_t, swin_b, …, or any timm model."),
     option("--data", default="digits", help="A folder, FILE.npz, FILE.tar, a timm data set name, or digits."),
@@ -106,6 +119,17 @@ _PLAN = (
     *_SHOWN,
 )
 
+_CONVERT = (
+    option(
+        "--codec",
+        default="packed",
+        type=click.Choice(["packed", "standard"]),
+        help="packed is small, standard is what dump writes and any zarr reader decodes.",
+    ),
+    option("--base-epochs", type=count, help="Epochs that a packed store takes for its model.  [default: 4]"),
+    option("--workers", type=count, help="Threads that convert, each a shard.  [default: one per core]"),
+)
+
 _TRAIN = (
     option("--config", help="Repeat a run from its run.yaml, or from options in a YAML file; flags override."),
     option("--student", default="tinyvit_21m", help="tinyvit_5m, swin_n, deit_tiny, …, or any timm model."),
@@ -181,6 +205,29 @@ _TRAIN = (
     option("--exclude", help="File of samples to leave out of the loss: JSON of audit, or a number or name a line."),
 )
 
+_EVAL = (
+    option("--checkpoint", required=True, help="File of weights, or the folder of a run."),
+    option("--model", help="Which model the weights are of.  [default: what their card says]"),
+    option("--data", default="digits", help="The data set to measure on, with labels."),
+    option("--split", default="val", help="The split of it, where it has splits."),
+    option("--subset", type=count, help="Use only this many samples, evenly spaced."),
+    option(
+        "--real", is_flag=True, help="Also use the ReaL labels of ImageNet's validation images, found by file name."
+    ),
+    option("--teacher", help="Model file with its card: agreement with it, top-1 and KL."),
+    option("--baseline", help="Model file with its card: gains over it, class by class."),
+    option("--size", type=count, help="Side of the checkpoint's views in pixels.  [default: what the card says]"),
+)
+
+_VERIFY = (
+    option("--data", help="Replay sampled views of this data set against the witnesses."),
+    option("--checkpoint", help="Re-run the teacher with these weights on sampled views; needs --data."),
+    option("--teacher", help="The teacher to re-run; needs --data.  [default: the store's, which must be timm's]"),
+    option("--view", help="The store's own module:function, which is never imported on the store's word."),
+    option("--sample", default=256, type=count, help="Views to replay, of those with a witness: one in 64."),
+    option("--seed", default=0, type=click.IntRange(min=0), help="Which views are sampled."),
+)
+
 
 def _adding(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Command], Command]:
     def add_all(command: Command) -> Command:
@@ -192,7 +239,11 @@ def _adding(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Command], Co
 
 
 # All options of a command but those that others share.
+pack_options = _adding(_PACK)
 finetune_options = _adding(_FINETUNE)
-dump_options = _adding(_DUMP)
 plan_options = _adding(_PLAN)
+dump_options = _adding(_DUMP)
+convert_options = _adding(_CONVERT)
 train_options = _adding(_TRAIN)
+eval_options = _adding(_EVAL)
+verify_options = _adding(_VERIFY)

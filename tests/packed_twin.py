@@ -133,13 +133,11 @@ class Base:
         for epoch in self.epochs:
             for cls, level in list(zip(epoch[sample].classes, epoch[sample].levels, strict=True))[:32]:
                 levels[cls].append(level)
-        n = self.level
+        n, absent = self.level, self.scale.absent
+        views = {cls: min(n, len(found)) for cls, found in levels.items()}
         return {
-            cls: (
-                (sum(found) + (n - len(found)) * self.scale.absent + n // 2) // n,
-                max(0, 4 * len(found) // n - 1),
-            )
-            for cls, found in levels.items()
+            cls: (min(254, (sum(found) + (n - v) * absent + n // 2) // n), max(0, 4 * v // n - 1))
+            for (cls, found), v in zip(levels.items(), views.values(), strict=True)
         }
 
 

@@ -62,6 +62,18 @@ def test_a_chunk_longer_than_what_is_learnt_from(values: Values) -> None:
     assert check(case, [case.block(epoch) for epoch in range(2)], 2000) == {1}
 
 
+@pytest.mark.parametrize("values", ["q8", "f16"])
+@pytest.mark.parametrize("floor", [0.0, 0.4])
+def test_base_records_that_have_a_class_at_every_rank(values: Values, floor: float) -> None:
+    """No teacher gives such; their levels add up to more than any view has."""
+    case = replace(usual(values, num_classes=40, topk=34, floor=floor), skipped=0.0)
+    epochs = [copied(case.block(epoch)) for epoch in range(3)]
+    for block, deepest in zip(epochs[:2], (250, 254), strict=True):
+        block.index[:] = 7
+        block.logp[:] = deepest if values == "q8" else -deepest / 8
+    assert check(case, epochs, 20) == {1}
+
+
 @pytest.mark.parametrize("values", FORMS)
 def test_chunks_stored_as_they_are(values: Values) -> None:
     """Of records that are not in order nothing is learnt; of others, that would only have taken more room, all."""

@@ -31,8 +31,8 @@ def expect(first, last, levels, known, code, absent, slot_C, out_C, class_M, key
     inverse = 0x10000 // max(1, levels) + 1  # x * inverse >> 16 is x // levels for all x below 2**12 and levels up to 8
     for e in range(expected):
         slot_C[class_M[e]] = -1
-        views = views_M[e]
-        level = ((sum_M[e] + (levels - views) * absent + (levels >> 1)) * inverse) >> 16
+        views = min(levels, views_M[e])  # of records that have a class twice there are more
+        level = min(254, ((sum_M[e] + (levels - views) * absent + (levels >> 1)) * inverse) >> 16)
         key_M[e] = ((CENTRE - level) << 2) + max(0, ((SUPPORTS * views * inverse) >> 16) - 1) + KEY_ORIGIN
     return expected
 

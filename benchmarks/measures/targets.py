@@ -85,8 +85,8 @@ def measure(folder: Path, dense: Dense, views: int) -> list[Row]:
         rows += [{**row, "best": row is best} for row in tried]
     print_table(rows, COLUMNS)
     print(
-        f"Nothing is learnt but from a store's own first {packed.BASE} epochs, which count in full. kl_unseen: the gain "
-        "chosen on every second image, the divergence measured on the others."
+        f"Nothing is learnt but from a store's own first {packed.BASE} epochs, which count in full. kl_unseen: the "
+        "gain chosen on every second image, the divergence measured on the others."
     )
     chosen = {row["quality"]: row for row in rows if row["best"]}
     for quality, row in chosen.items():

@@ -87,7 +87,7 @@ def test_two_processes_share_the_work_of_a_killed_third(
     source: Path, tmp_path: Path, reference: dict[str, Any], seed: int
 ) -> None:
     result = run("pair", source, tmp_path / "p", seed)
-    assert result["codes"] == [0, 0]
+    assert result == {"killed": -signal.SIGKILL, "codes": [0, 0]}
     check(tmp_path / "p", reference)
 
 

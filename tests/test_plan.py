@@ -30,7 +30,10 @@ from logitstore.store import open_store
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PlanResult]:
     folder = tmp_path_factory.mktemp("plan")
-    return folder, plan(plan_config(folder, out=str(folder / "plan.png")))
+    (folder / "memory").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module.weigh, "_IN_MEMORY", folder / "memory")
+        return folder, plan(plan_config(folder, out=str(folder / "plan.png")))
 
 
 def dump_options(command: str) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def test_nothing_is_left_behind_but_the_picture(planned: tuple[Path, PlanResult]
     folder, result = planned
     assert result.picture == str(folder / "plan.png")
     assert (folder / "plan.png").read_bytes().startswith(b"\x89PNG")
-    assert not list(plan_module.weigh._IN_MEMORY.glob("logitstore-plan-*"))
+    assert not list((folder / "memory").iterdir())
 
 
 def test_as_json_and_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from benchmarks.common import versions
 from logitstore.cuts import Cut, Dense
 from logitstore.pcg import view_seeds
+from logitstore.plan import weigh
 from logitstore.store import (
     WITNESS_EVERY,
     Manifest,
     ShardBlock,
     Store,
     choose_chunk_size,
-    claim_shard,
-    commit_shard,
     create_store,
 )
 from logitstore.store.values import Values
@@ -115,15 +114,9 @@ def write_shard(
         samples: sample numbers at the shard's positions.
         records: ``index``, ``logp``, ``tail`` from ``encode_records``.
     """
-    block = ShardBlock(
-        seed=view_seeds(store.manifest.run_seed, epoch, samples),
-        witness=np.zeros(-(-len(samples) // WITNESS_EVERY), np.uint32),
-        **records,
-    )
-    claim = claim_shard(store, epoch, shard)
-    assert claim is not None, "nobody else writes this store"
-    with claim:
-        commit_shard(store, claim, block)
+    seed = view_seeds(store.manifest.run_seed, epoch, samples)
+    witness = np.zeros(-(-len(samples) // WITNESS_EVERY), np.uint32)
+    weigh.write_shard(store, epoch, shard, ShardBlock(seed=seed, witness=witness, **records))
 
 
 def store_bytes(path: Path) -> tuple[int, int]:

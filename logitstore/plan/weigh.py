@@ -23,7 +23,16 @@ from numpy.typing import NDArray
 
 from logitstore.convert.config import BASE_EPOCHS, CodecName
 from logitstore.pcg import view_seeds
-from logitstore.store import WITNESS_EVERY, Manifest, ShardBlock, Store, claim_shard, commit_shard, create_store
+from logitstore.store import (
+    WITNESS_EVERY,
+    Commit,
+    Manifest,
+    ShardBlock,
+    Store,
+    claim_shard,
+    commit_shard,
+    create_store,
+)
 from logitstore.store.codecs.packed import PackedCodec
 from logitstore.store.layout import choose_packed_chunk
 
@@ -126,22 +135,30 @@ def write_epoch(store: Store, epoch: int, records: Mapping[str, NDArray[Any]]) -
         bytes of its commits, and bytes of the objects that they commit.
     """
     of_commits = of_objects = 0
-    order, run_seed = store.order(epoch), store.manifest.run_seed
     for shard in range(store.num_shards):
-        samples = order.samples(np.arange(*store.shard_range(shard)))
-        seed = view_seeds(run_seed, epoch, samples)
-        block = ShardBlock(
-            seed=seed,
-            witness=view_seeds(run_seed, epoch, seed[::WITNESS_EVERY]),
-            **{name: array[samples] for name, array in records.items()},
-        )
-        claim = claim_shard(store, epoch, shard)
-        assert claim is not None, "nobody else writes this store"
-        # A packed shard's commit says which shard it was made of.
-        packed = isinstance(store.manifest.codec, PackedCodec)
-        info = {"source": dict.fromkeys(block.arrays(), "0" * 8)} if packed else None
-        with claim:
-            commit = commit_shard(store, claim, block, info)
+        samples = store.order(epoch).samples(np.arange(*store.shard_range(shard)))
+        seed = view_seeds(store.manifest.run_seed, epoch, samples)
+        witness = view_seeds(store.manifest.run_seed, epoch, seed[::WITNESS_EVERY])
+        part = {name: array[samples] for name, array in records.items()}
+        commit = write_shard(store, epoch, shard, ShardBlock(seed=seed, witness=witness, **part))
         of_commits += len(store.objects.get(commit.key))
         of_objects += sum(stored.size for stored in commit.objects.values())
     return of_commits, of_objects
+
+
+def write_shard(store: Store, epoch: int, shard: int, block: ShardBlock) -> Commit:
+    """Claim a shard of a store that nobody else writes, and commit it; the commit is as long as a real one.
+
+    Args:
+        store: where to.
+        epoch: number of the epoch.
+        shard: number of the shard.
+        block: what it holds.
+    """
+    claim = claim_shard(store, epoch, shard)
+    assert claim is not None, "nobody else writes this store"
+    # A packed shard's commit says which shard it was made of.
+    packed = isinstance(store.manifest.codec, PackedCodec)
+    info = {"source": dict.fromkeys(block.arrays(), "0" * 8)} if packed else None
+    with claim:
+        return commit_shard(store, claim, block, info)

@@ -22,7 +22,6 @@ from logitstore.progress import Progress
 from logitstore.store import Ensemble, Store, claim_shard, create_store, open_store, verify_store
 from logitstore.store.codecs.packed import MAX_BASE
 from logitstore.store.objects import LocalObjects
-from logitstore.store.packed import MAX_BASE as CODED_BASE
 from tests.convert_cases import MANIFESTS, SIX, converted, same_records, write_epochs
 from tests.store_cases import SMALL, content, state, write_store
 
@@ -221,10 +220,6 @@ def test_what_does_not_fit_is_refused(
 def test_settings_that_mean_nothing_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ConvertConfig(store="s", out="p", **options)
-
-
-def test_as_many_base_epochs_as_can_be_coded() -> None:
-    assert MAX_BASE == CODED_BASE
 
 
 def test_what_does_not_read_back_is_not_committed(

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logitstore.store.blocks import Block
-from logitstore.store.packed import MAX_BASE, Base, chunk_bytes, decode_chunk, encode_chunk
+from logitstore.store.codecs.packed import MAX_BASE
+from logitstore.store.packed import Base, chunk_bytes, decode_chunk, encode_chunk
 from logitstore.store.values import FORMS, Values
 from tests.packed_cases import CHECKSUM, Case, cases, copied, cut, same, usual
 

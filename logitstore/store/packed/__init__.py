@@ -9,6 +9,6 @@ kernels     records, in both directions      chunk        header, checksums, bod
 from logitstore.store.packed.base import Base
 from logitstore.store.packed.chunk import chunk_bytes, coded_with, decode_chunk, encode_chunk
 from logitstore.store.packed.shape import RecordShape
-from logitstore.store.packed.state import BASE_RANKS, MAX_BASE
+from logitstore.store.packed.state import BASE_RANKS
 
-__all__ = ["BASE_RANKS", "MAX_BASE", "Base", "RecordShape", "chunk_bytes", "coded_with", "decode_chunk", "encode_chunk"]
+__all__ = ["BASE_RANKS", "Base", "RecordShape", "chunk_bytes", "coded_with", "decode_chunk", "encode_chunk"]

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.store.blocks import Block
+from logitstore.store.codecs.packed import MAX_BASE
 from logitstore.store.packed.expected import make_room
 from logitstore.store.packed.kernels import LEARNT
 from logitstore.store.packed.neighbours import Neighbours
 from logitstore.store.packed.plain import PlainRecords
 from logitstore.store.packed.shape import RecordShape
-from logitstore.store.packed.state import BASE_RANKS, MAX_BASE, Model
+from logitstore.store.packed.state import BASE_RANKS, Model
 from logitstore.store.packed.statistics import Counts
 
 COUNTED_BLOCKS = 16

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from logitstore.store.packed.others import run_bits
 
-MAX_BASE = 8
-"""Base epochs at most."""
 BASE_RANKS = 32
 """Ranks of a base record at most that make classes expected."""
 

@@ -49,7 +49,7 @@ def _sigterm_unwinds() -> Iterator[None]:
 
 
 def _after_a_stop(ctx: click.Context) -> str:
-    if ctx.invoked_subcommand in ("pack", *_SHARED):
+    if ctx.invoked_subcommand in ("pack", "convert", *_SHARED):
         return "what is done is kept, and the same command goes on from there"
     return "nothing was written, and the same command starts anew"
 

@@ -83,7 +83,7 @@ def verify_store(path: str | os.PathLike[str], progress: Progress | None = None)
     return VerifyReport(
         ok=not findings.errors,
         records_checked=findings.records,
-        errors=tuple(findings.errors),
+        errors=tuple(dict.fromkeys(findings.errors)),  # every shard that needs a missing one names it
         notes=tuple(findings.notes),
     )
 

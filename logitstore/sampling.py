@@ -163,20 +163,22 @@ def find_gain(
     found = replace(cut, gain=gain or 0.0)
     kl_N = dense.kl_of(found)
     if gain is None:
+        ways = ["raise --topk"] * (cut.topk < dense.logits_NC.shape[1]) + ["take finer values"] * (cut.values != "f16")
         raise InputError(
             f"--target-kl {target_kl:g} is out of reach: with --topk {cut.topk} and --values {cut.values} records "
-            f"diverge by {kl_N.mean():.3g} nat; raise --topk, or take finer values."
+            f"diverge by {kl_N.mean():.3g} nat; {', or '.join([*ways, 'raise --target-kl'])}."
         )
     start(progress, None, "view").say(
-        f"Gain {gain:g}: KL {kl_N.mean():.4f}{interval(sample.standard_error(kl_N))} nat on {len(kl_N):,} views of "
+        f"Gain {gain:g}: KL {with_interval(kl_N.mean(), sample.standard_error(kl_N))} nat on {len(kl_N):,} views of "
         f"{sample.images:,} images."
     )
     return found
 
 
-def interval(standard_error: float | None) -> str:
-    """Half of a 95% interval, as it follows a mean."""
-    return "" if standard_error is None else f" ± {1.96 * standard_error:.4f}"
+def with_interval(mean: float, standard_error: float | None) -> str:
+    """A mean and half of its 95% interval, in as many decimals as three digits of the mean need, and at least four."""
+    decimals = max(4, 2 - math.floor(math.log10(mean))) if mean > 0 else 4
+    return f"{mean:.{decimals}f}" + ("" if standard_error is None else f" ± {1.96 * standard_error:.{decimals}f}")
 
 
 def _set_out(batch: Batch, logits_BC: torch.Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32], int, Arriving]:

@@ -96,6 +96,11 @@ def test_the_cut_may_be_named_again_but_not_another(folder: Path) -> None:
         pytest.param({"floor": 0.0}, "leave out --floor, or", id="a floor, too"),
         pytest.param({"gain": 1e-3, "mass": 0.9}, "leave out --mass and --gain, or", id="mass and gain, too"),
         pytest.param({"topk": 1}, "out of reach: with --topk 1 and --values q8.*raise --topk", id="too few classes"),
+        pytest.param(
+            {"topk": CLASSES, "target_kl": 1e-9, "values": "f16"},
+            r"out of reach.* nat; raise --target-kl",
+            id="nothing is finer",
+        ),
     ],
 )
 def test_targets_that_cannot_be(tmp_path: Path, options: dict[str, Any], message: str) -> None:

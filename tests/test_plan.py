@@ -147,8 +147,8 @@ def test_text_recommends(planned: tuple[Path, PlanResult]) -> None:
         pytest.param({"topk": (12, 40)}, "There are 12 classes", id="more classes than there are"),
         pytest.param({"sample": 4000}, "4 views of each of 300 images", id="more views than there are"),
         pytest.param({"topk": (2,)}, "Nothing that was tried reaches KL 0.03: the nearest is", id="out of reach"),
-        pytest.param({"sample": 16, "views": 4}, "interval of the recommended records' KL is wide, ±", id="few images"),
-        pytest.param({"sample": 4, "views": 4}, "wide, unknown, with one image", id="one image"),
+        pytest.param({"sample": 16, "views": 4}, "(95%) is wide: raise --sample", id="few images"),
+        pytest.param({"sample": 4, "views": 4}, "One image tells nothing of the interval", id="one image"),
     ],
 )
 def test_what_to_know_is_said(tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -23,7 +23,7 @@ from logitstore.inference import Inference, open_views
 from logitstore.plan.epochs import enough_epochs, storings
 from logitstore.plan.grid import Scales, front
 from logitstore.plan.weigh import Weight, weigh, write_epoch
-from logitstore.sampling import draw_sample
+from logitstore.sampling import draw_sample, with_interval
 from logitstore.store import choose_chunk_size, create_store, decode_records, open_store
 from tests.store_cases import SMALL
 
@@ -201,3 +201,15 @@ def test_images_that_do_not_decode(tmp_path: Path) -> None:
     sample = draw_sample(inference_of(tmp_path, **options), sample=24, views=2, run_seed=0, skip_bad=True)
     assert (sample.images, sample.skipped) == (10, 2)
     assert np.isfinite(sample.logits_SVC).all()
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "words"),
+    [
+        pytest.param(0.0293, 0.0006, "0.0293 ± 0.0012", id="four decimals"),
+        pytest.param(8.812e-8, 1.8e-9, "0.0000000881 ± 0.0000000035", id="tiny"),
+        pytest.param(0.0, None, "0.0000", id="nothing"),
+    ],
+)
+def test_a_mean_is_written_with_digits_that_tell(mean: float, error: float | None, words: str) -> None:
+    assert with_interval(mean, error) == words

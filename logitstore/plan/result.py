@@ -13,7 +13,7 @@ from logitstore.plan.config import PlanConfig
 from logitstore.plan.epochs import EVIDENCE, Storing
 from logitstore.plan.grid import Row, front
 from logitstore.progress import duration
-from logitstore.sampling import interval
+from logitstore.sampling import with_interval
 from logitstore.store.manifest import NO_MASS_CUT
 
 _SHOWN = {
@@ -111,7 +111,7 @@ class PlanResult:
 
     def _in_words(self, row: Row) -> str:
         size = row.weight.bytes_per_record(self.stored_epochs)
-        return f"{row.codec}, KL {row.kl:.4f}{interval(row.kl_error)} at {size:.1f} bytes a record"
+        return f"{row.codec}, KL {with_interval(row.kl, row.kl_error)} at {size:.1f} bytes a record"
 
     def _worth_showing(self) -> list[Row]:
         """Of the front, rows that gain something over the one shown before, and the one recommended."""

@@ -12,7 +12,7 @@ from logitstore.plan.grid import Row, Scales, cuts_to_try, smallest
 from logitstore.plan.picture import draw_plan
 from logitstore.plan.result import PlanResult, command
 from logitstore.progress import ProgressFactory, start
-from logitstore.sampling import Sample, draw_sample, interval
+from logitstore.sampling import Sample, draw_sample, with_interval
 from logitstore.views import check_transform
 
 _WIDE = 0.1
@@ -123,6 +123,8 @@ def _notes(config: PlanConfig, inference: Inference, sample: Sample, rows: list[
             "raise --target-kl."
         )
     elif best.kl_error is None or 1.96 * best.kl_error > _WIDE * best.kl:
-        width = "unknown, with one image" if best.kl_error is None else f"{interval(best.kl_error).strip()} (95%)"
-        notes.append(f"The interval of the recommended records' KL is wide, {width}: raise --sample.")
+        wide = f"The interval of the recommended records' KL {with_interval(best.kl, best.kl_error)} (95%) is wide"
+        if best.kl_error is None:
+            wide = "One image tells nothing of the interval of the recommended records' KL"
+        notes.append(f"{wide}: raise --sample.")
     return notes

@@ -126,7 +126,7 @@ _CONVERT = (
         type=click.Choice(["packed", "standard"]),
         help="packed is small, standard is what dump writes and any zarr reader decodes.",
     ),
-    option("--base-epochs", type=count, help="Epochs that a packed store takes for its model.  [default: 4]"),
+    option("--base-epochs", type=count, help="Epochs that are a packed store's model, at most 8.  [default: 4]"),
     option("--workers", type=count, help="Threads that convert, each a shard.  [default: one per core]"),
 )
 

@@ -104,7 +104,7 @@ def verify(config: VerifyConfig, progress: ProgressFactory | None = None) -> Ver
     """
     if is_packed(Path(config.store).expanduser()):
         if config.data is not None:
-            raise InputError(f"{config.store} holds packed images, which have no views to replay: leave --data away.")
+            raise InputError(f"{config.store} holds packed images, which have no views to replay: leave out --data.")
         return verify_packed(config.store, progress)
     with start(progress, None, "shard", "checksums") as bar:
         report = verify_store(config.store, lambda done, _: bar.advance(done - bar.done))

@@ -37,7 +37,7 @@ class ConvertConfig:
         if self.base_epochs is not None and self.base_epochs > MAX_BASE:
             raise InputError(f"--base-epochs must be at most {MAX_BASE}, got {self.base_epochs}.")
         if self.base_epochs is not None and self.codec != "packed":
-            raise InputError(f"--base-epochs means nothing with --codec {self.codec}: leave it away.")
+            raise InputError(f"--base-epochs means nothing with --codec {self.codec}: leave it out.")
 
 
 @dataclass(frozen=True, kw_only=True)

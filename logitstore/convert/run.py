@@ -147,7 +147,7 @@ def _require_base(
             f"The number of base epochs of the store at {store.path}",
             stored=len(codec.base),
             present=base_epochs,
-            remedy="Leave --base-epochs away to add to it, or convert into another folder.",
+            remedy="Leave out --base-epochs to add to it, or convert into another folder.",
         )
     there = {*store.complete_epochs(), *complete}
     if lacking := [epoch for epoch in codec.base if epoch not in there]:

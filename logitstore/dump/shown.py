@@ -185,5 +185,5 @@ def _require(option: str, what: str, source: Store, stored: object, given: objec
             f"The {what} of the store at {source.path} and what {option} asks for",
             stored=stored,
             present=given,
-            remedy=f"Leave {option} away to see the views of that store, or leave --views-from away.",
+            remedy=f"Leave out {option} to see the views of that store, or leave out --views-from.",
         )

@@ -127,7 +127,7 @@ def check_store(store: Store, images: ImageSet, spec: ViewSpec) -> None:
             f"The view spec that the store at {store.path} was made with ({', '.join(differing)})",
             stored=", ".join(f"{name} = {stored_spec[name]}" for name in differing),
             present=", ".join(f"{name} = {present_spec[name]}" for name in differing),
-            remedy="Leave --view away to take the store's own, or dump with this one into a new store.",
+            remedy="Leave out --view to take the store's own, or dump with this one into a new store.",
         )
 
 

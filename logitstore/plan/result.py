@@ -146,11 +146,11 @@ def _dump_command(config: PlanConfig, cut: Cut, epochs: int) -> str:
         if value != field.default:
             option = f"--{field.name.replace('_', '-')}"
             words += [option] if value is True else [option, str(value)]
-    words += ["--epochs", str(epochs), "--topk", str(cut.topk), "--floor", f"{cut.floor:g}"]
+    words += ["--epochs", str(epochs), "--topk", str(cut.topk), "--floor", repr(cut.floor or 0)]
     if cut.mass < NO_MASS_CUT:
         words += ["--mass", repr(cut.mass)]
     if cut.gain > 0:
-        words += ["--gain", f"{cut.gain:g}"]
+        words += ["--gain", repr(cut.gain)]
     return shlex.join([*words, "--values", cut.values])
 
 

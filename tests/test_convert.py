@@ -177,6 +177,7 @@ def test_the_same_records_in_other_bytes_are_not(source: Path, tmp_path: Path) -
     ("store", "out", "codec", "error", "message"),
     [
         ("s", "s", "packed", InputError, "is the store itself"),
+        ("s", "within", "packed", InputError, "is the store itself, or in it"),
         ("s", "new", "standard", InputError, "is standard already: give --codec packed"),
         ("p", "new", "packed", InputError, "is packed already: give --codec standard"),
         ("s", "other", "packed", MismatchError, "What the store at .*run_seed"),
@@ -189,7 +190,7 @@ def test_the_same_records_in_other_bytes_are_not(source: Path, tmp_path: Path) -
 def test_what_does_not_fit_is_refused(
     source: Path, packed: Path, tmp_path: Path, store: str, out: str, codec: str, error: type[Exception], message: str
 ) -> None:
-    places = {"s": source, "p": packed}
+    places = {"s": source, "p": packed, "within": source / "within"}
     if out == "other":
         other = write_store(tmp_path / "o", replace(SMALL, run_seed=8)).path
         converted(other, tmp_path / "other")

@@ -48,7 +48,7 @@ def convert(config: ConvertConfig, progress: ProgressFactory | None = None) -> C
         What there is now, and what this call made of it.
 
     Raises:
-        InputError: the store has this codec already, or both folders are the same.
+        InputError: the store has this codec already, or its folder holds the other one.
         IncompleteError: no epoch of the store is complete, or fewer than are wanted as base epochs.
         MismatchError: the folder holds another store, or other records.
         DamagedError: the store is damaged.
@@ -104,8 +104,8 @@ def _store_at(path: str) -> Store | None:
 
 def _manifest(config: ConvertConfig, source: Store, there: Store | None, notes: list[str]) -> Manifest:
     """What the converted store will say of itself."""
-    if Path(config.store).resolve() == Path(config.out).resolve():
-        raise InputError(f"{config.out} is the store itself: name another folder for the converted one.")
+    if Path(config.out).resolve().is_relative_to(Path(config.store).resolve()):
+        raise InputError(f"{config.out} is the store itself, or in it: name another folder for the converted one.")
     if source.manifest.codec.name == config.codec:
         other = "standard" if config.codec == "packed" else "packed"
         raise InputError(

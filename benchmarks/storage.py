@@ -148,7 +148,7 @@ def main() -> None:
     print_table(rows, COLUMNS)
     chosen = conclude(rows, topks[-1], floor)
     with tempfile.TemporaryDirectory(prefix="logitstore-storage-") as folder:
-        reached = targets.measure(Path(folder), dense, VIEWS)
+        reached = targets.measure(Path(folder), dense, VIEWS, judge=not args.quick)
     finish("storage", {"logits": source, "chosen": chosen, "rows": rows + reached}, save=args.save)
 
 

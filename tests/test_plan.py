@@ -137,7 +137,7 @@ def test_text_recommends(planned: tuple[Path, PlanResult]) -> None:
     assert str(lines["recommended"]).startswith("packed, KL 0.0") and " ± " in str(lines["recommended"])
     assert lines["standard"] and lines["packed"] and str(lines["without convert"]).startswith("standard, KL")
     assert [row["epochs"] for row in lines["stores"]] == [1, 2, 3, 4, 6, 12]
-    assert [row["measured"] for row in lines["stores"]] == ["-"] * 3 + ["costs nothing"] * 3
+    assert {row["measured"] for row in lines["stores"]} == {"-"}  # nobody measured so few epochs
     assert 0 < len(lines["packed"]) < len(result.rows) / 2
 
 

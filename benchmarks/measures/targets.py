@@ -63,13 +63,14 @@ def at(quality: str) -> Target:
     return next(target for target in TARGETS if target.quality == quality)
 
 
-def measure(folder: Path, dense: Dense, views: int) -> list[Row]:
+def measure(folder: Path, dense: Dense, views: int, *, judge: bool = True) -> list[Row]:
     """Measure every target, print a table and what was reached.
 
     Args:
         folder: for scratch files.
         dense: the distributions, those of an image's views adjacent.
         views: of each image; they are the epochs.
+        judge: whether to say what was reached, which few images cannot tell.
 
     Returns:
         a row for each target and form of values; ``best`` marks the smallest of each target.
@@ -88,6 +89,9 @@ def measure(folder: Path, dense: Dense, views: int) -> list[Row]:
         f"Nothing is learnt but from a store's own first {packed.BASE} epochs, which count in full. kl_unseen: the "
         "gain chosen on every second image, the divergence measured on the others."
     )
+    if not judge:
+        print("So few images say nothing about the targets: metadata alone takes more than the records.")
+        return rows
     chosen = {row["quality"]: row for row in rows if row["best"]}
     for quality, row in chosen.items():
         print(_verdict(at(quality), row, views))

@@ -60,9 +60,9 @@ class ConvertResult:
     """Records in these."""
     records_per_second: float
     """Speed of this call; 0 where there was nothing left to do."""
-    bytes_before: float
+    bytes_per_record_before: float
     """Bytes per record of the source, metadata included."""
-    bytes_after: float
+    bytes_per_record_after: float
     """Bytes per record of the converted store, metadata included."""
     model_bytes: int | None
     """Memory that reading a packed store takes for what its base epochs tell."""

@@ -72,7 +72,7 @@ class Shown:
             if missing := [shard for shard in range(shards) if (epoch, shard) not in committed]:
                 raise IncompleteError(
                     f"Epoch {epoch} of the store at {self.source.path}, whose views are wanted, lacks {len(missing)} "
-                    f"of {shards} shards, number {missing[0]} first: let its dump make them"
+                    f"of {shards} shards, number {missing[0]} first: complete it"
                     + (f", or begin with what is there: --epochs {epoch}." if epoch > epochs.start else ".")
                 )
 

@@ -126,13 +126,13 @@ class Manifest:
             if not isinstance(value, int) or value < 1 or value & (value - 1):
                 raise InputError(f"The {name} must be a power of two, got {value!r}.")
         for name, part in (
-            ("64", WITNESS_EVERY),
-            ("the chunk", self.chunk_size),
-            ("the inference batch", batch),
-            ("the codec's chunk", self.codec.part),
+            ("", WITNESS_EVERY),
+            ("the chunk, ", self.chunk_size),
+            ("the inference batch, ", batch),
+            ("the codec's chunk, ", self.codec.part),
         ):
             if self.shard_size % part:
-                raise InputError(f"The shard size {self.shard_size} must be a multiple of {name} ({part}).")
+                raise InputError(f"The shard size {self.shard_size} must be a multiple of {name}{part}.")
 
     @cached_property
     def store_id(self) -> str:

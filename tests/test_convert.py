@@ -260,9 +260,10 @@ def test_the_command(source: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert (report["codec"], report["complete"], report["records"], report["epochs"]) == ("packed", True, 1800, 6)
-    assert report["bytes_per_record_before"] == open_store(source).info()["bytes_per_record"] > report["bytes_per_record_after"]
+    before, after = report["bytes_per_record_before"], report["bytes_per_record_after"]
+    assert before == open_store(source).info()["bytes_per_record"] > after
     info = json.loads(CliRunner().invoke(cli.main, ["info", str(tmp_path / "p"), "--json"]).stdout)
-    assert info["bytes_per_record"] == report["bytes_per_record_after"] and info["codec"]["base"] == [0, 1, 2, 3]
+    assert info["bytes_per_record"] == after and info["codec"]["base"] == [0, 1, 2, 3]
     assert info["model_bytes"] == report["model_bytes"] == 300 * report["model_bytes_per_sample"]
     store = open_store(tmp_path / "p")
     assert 0 < _model(store).nbytes <= info["model_bytes"]

@@ -63,7 +63,7 @@ def test_a_store_that_exists_keeps_its_gain(
     grown = dump(targeted(folder, epochs=3, target_kl=0.2), Progress)
     assert grown.complete and grown.shards == 5
     assert open_store(folder / "store").manifest.gain == before
-    assert f"exists, so its own cut counts: floor 0, mass 1, gain {before:g}." in capsys.readouterr().err
+    assert f"exists, so its own cut counts, not a target: floor 0, mass 1, gain {before:g}." in capsys.readouterr().err
 
 
 def test_the_teacher_still_says_what_was_kept_by_gain(folder: Path) -> None:

@@ -108,7 +108,7 @@ class Producer:
         elif stored is not None:
             usual = {name: getattr(stored.manifest, name) for name in ("floor", "mass", "gain")}
             own = ", ".join(f"{name} {value:g}" for name, value in usual.items())
-            self._notes.say(f"The store at {self.path} exists, so its own cut counts: {own}.")
+            self._notes.say(f"The store at {self.path} exists, so its own cut counts, not a target: {own}.")
         else:
             return self._found_cut(cut, config.target_kl)
         chosen: dict[str, Any] = {**usual, **where}

@@ -150,7 +150,8 @@ def _find_store(config: TrainConfig, images: ImageSet) -> tuple[Store, ImageSet]
         dumped = as_dumped(store, images)
         if dumped.fingerprint == store.manifest.dataset.get("fingerprint"):
             found.append((store, dumped))
-    if found and len({store.records_id for store, _ in found}) == 1:  # one, perhaps with its packed form beside it
+    forms = {(store.records_id, store.manifest.codec.name) for store, _ in found}
+    if len(forms) == len(found) and len({records for records, _ in forms}) == 1:  # one, perhaps with its packed form
         return max(found, key=lambda pair: (len(pair[0].complete_epochs()), pair[0].manifest.codec.name == "standard"))
     if found:
         paths = ", ".join(str(store.path) for store, _ in found)

@@ -179,7 +179,7 @@ def test_torchrun_gives_the_store_of_one_process(reference: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     run = subprocess.run(
         [*launch, "-m", "logitstore", *arguments(target), "--json"],
-        env=environment(pause_s=0.02), capture_output=True, text=True, timeout=LIMIT_S,
+        env=environment(pause_s=0.4), capture_output=True, text=True, timeout=LIMIT_S,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     report = json.loads(run.stdout)  # one process alone prints its result

@@ -24,6 +24,7 @@ from benchmarks.common import Row, arguments, finish, hardware, print_table
 from benchmarks.measures.memory import MIB, in_fresh_process, private_bytes
 from benchmarks.measures.scan import CLASSES, TOPK, made_records
 from benchmarks.stores import bench_manifest, write_shard
+from logitstore.cuts import Cut
 from logitstore.store import Store, choose_shard_size, create_store, open_store
 
 IMAGENET_21K, EPOCHS = 14_197_122, 90
@@ -40,9 +41,7 @@ def write(path: str, num_samples: int) -> Row:
         num_samples=num_samples,
         num_epochs=1,
         num_classes=CLASSES,
-        topk=TOPK,
-        floor=1e-3,
-        values="q8",
+        cut=Cut(topk=TOPK, floor=1e-3),
         shard_size=choose_shard_size(num_samples, TOPK, "q8", False, 64, num_classes=CLASSES),
     )
     store = create_store(Path(path), manifest)

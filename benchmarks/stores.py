@@ -24,7 +24,6 @@ from logitstore.store import (
     choose_chunk_size,
     create_store,
 )
-from logitstore.store.values import Values
 from logitstore.views import view_spec
 
 
@@ -33,24 +32,23 @@ def bench_manifest(
     num_samples: int,
     num_epochs: int,
     num_classes: int,
-    topk: int,
-    floor: float,
-    values: Values,
-    shard_size: int,
-    gain: float = 0.0,
+    cut: Cut,
+    shard_size: int | None = None,
 ) -> Manifest:
-    """A manifest as long as a real one, class names left out."""
+    """A manifest as long as a real one, class names left out; one shard an epoch, as far as shards go, unless told."""
+    shard_size = shard_size or min(65536, max(64, 1 << (num_samples - 1).bit_length()))
     return Manifest(
         num_samples=num_samples,
         num_epochs=num_epochs,
         num_classes=num_classes,
-        topk=topk,
-        floor=floor,
-        gain=gain,
-        values=values,
+        topk=cut.topk,
+        floor=cut.floor,
+        mass=cut.mass,
+        gain=cut.gain,
+        values=cut.values,
         run_seed=0,
         shard_size=shard_size,
-        chunk_size=choose_chunk_size(shard_size, topk, num_classes=num_classes),
+        chunk_size=choose_chunk_size(shard_size, cut.topk, num_classes=num_classes),
         inference={"batch_size": 64, "dtype": "float32", "device_type": "cpu", "threads": 1},
         teacher={
             "name": "stored logits",
@@ -63,25 +61,11 @@ def bench_manifest(
     )
 
 
-def cut_manifest(cut: Cut, *, num_samples: int, num_epochs: int, num_classes: int) -> Manifest:
-    """A manifest of records of a cut, one shard an epoch as far as shards go."""
-    return bench_manifest(
-        num_samples=num_samples,
-        num_epochs=num_epochs,
-        num_classes=num_classes,
-        topk=cut.topk,
-        floor=cut.floor,
-        gain=cut.gain,
-        values=cut.values,
-        shard_size=min(65536, max(64, 1 << (num_samples - 1).bit_length())),
-    )
-
-
 def write_views(path: Path, logits_NC: NDArray[np.float32], cut: Cut, epochs: int) -> None:
     """A whole store of some views: view e of a sample, row sample x epochs + e, is its record in epoch e."""
     logits_NEC = logits_NC.reshape(-1, epochs, logits_NC.shape[1])
     num_samples, _, num_classes = logits_NEC.shape
-    manifest = cut_manifest(cut, num_samples=num_samples, num_epochs=epochs, num_classes=num_classes)
+    manifest = bench_manifest(num_samples=num_samples, num_epochs=epochs, num_classes=num_classes, cut=cut)
     store = create_store(path, manifest)
     for epoch in range(epochs):
         order = store.order(epoch)

@@ -29,6 +29,17 @@ def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
+def worker(script: Path, *arguments: object) -> dict[str, Any]:
+    """The last line of JSON of a script that runs in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "BLOSC_NTHREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, script, *map(str, arguments)], capture_output=True, text=True, timeout=500, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Error" not in done.stderr, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
 def write_images(folder: Path, names: Iterable[str], size: tuple[int, int] = (12, 16)) -> None:
     """A picture (height, width) of its own under each name, in the format that the suffix says."""
     for seed, name in enumerate(sorted(names)):

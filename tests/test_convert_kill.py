@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +14,7 @@ import pytest
 
 from logitstore.store import open_store, verify_store
 from tests.convert_cases import SIX, converted
+from tests.helpers import worker
 from tests.store_cases import content, write_store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,13 +25,7 @@ MANIFEST = replace(SIX, num_samples=200, num_epochs=4)
 
 def run(*arguments: object) -> dict[str, Any]:
     """The worker's result line."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "BLOSC_NTHREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, WORKER, *map(str, arguments)], capture_output=True, text=True, timeout=500, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Error" not in done.stderr, done.stderr
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return worker(WORKER, *arguments)
 
 
 @pytest.fixture(scope="module")

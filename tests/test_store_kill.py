@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from logitstore.store import open_store, verify_store
+from tests.helpers import worker
 from tests.store_cases import content
 from tests.store_worker import MANIFEST, write
 
@@ -20,13 +17,7 @@ WORKER = Path(__file__).with_name("store_worker.py")
 
 def run(*arguments: object) -> dict[str, Any]:
     """The worker's result line."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "BLOSC_NTHREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, WORKER, *map(str, arguments)], capture_output=True, text=True, timeout=500, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Error" not in done.stderr, done.stderr
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return worker(WORKER, *arguments)
 
 
 @pytest.fixture(scope="module")

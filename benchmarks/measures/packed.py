@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import Row
-from benchmarks.stores import cut_manifest, store_bytes
+from benchmarks.stores import bench_manifest, store_bytes
 from logitstore.convert import ConvertConfig, convert
 from logitstore.cuts import Cut, Dense
 from logitstore.store import open_store
@@ -67,7 +67,7 @@ def speed(dense: Dense, cut: Cut, views: int) -> Row:
     """
     images = len(dense) // views
     stored = cut.records(dense.logits_NC)
-    manifest = cut_manifest(cut, num_samples=images, num_epochs=views, num_classes=dense.num_classes)
+    manifest = bench_manifest(num_samples=images, num_epochs=views, num_classes=dense.num_classes, cut=cut)
     base = Base(RecordShape.of(manifest), images)
     image_I = np.arange(images)
 

@@ -17,6 +17,7 @@ from benchmarks.measures.memory import MIB, in_fresh_process, private_bytes
 from benchmarks.measures.scan import CLASSES, TOPK, made_records
 from benchmarks.measures.train import STUDENT, make_learner
 from benchmarks.stores import bench_manifest, write_shard
+from logitstore.cuts import Cut
 from logitstore.images import open_images
 from logitstore.images.packed import INDEX, LABELS, NAME_ENDS, NAMES, read_manifest
 from logitstore.pack import PackConfig, pack
@@ -56,9 +57,7 @@ def write_store(path: Path, data: Path) -> None:
         num_samples=len(images),
         num_epochs=1,
         num_classes=CLASSES,
-        topk=TOPK,
-        floor=0.0,
-        values="q8",
+        cut=Cut(topk=TOPK),
         shard_size=shard_size,
     )
     view = replace(view_spec("tinyvit", size=STORED_SIZE), hflip=0.0)  # as for all digits

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import Row, against_ceiling, interleaved, median_rate
 from benchmarks.stores import bench_manifest, write_shard
+from logitstore.cuts import Cut
 from logitstore.store import Store, choose_shard_size, create_store, encode_records, open_store
 
 TOPK, MANY, CLASSES, BATCH = 10, 100, 1000, 1024
@@ -48,9 +49,7 @@ def write_made_store(path: Path, num_samples: int, topk: int = TOPK) -> None:
         num_samples=num_samples,
         num_epochs=EPOCHS,
         num_classes=CLASSES,
-        topk=topk,
-        floor=1e-3,
-        values="q8",
+        cut=Cut(topk=topk, floor=1e-3),
         shard_size=choose_shard_size(num_samples, topk, "q8", False, 64, num_classes=CLASSES),
     )
     store = create_store(path, manifest)

@@ -17,7 +17,7 @@ from logitstore.errors import DamagedError, FormatError
 from logitstore.store.codecs import Codec
 from logitstore.store.codecs.packed import MAX_CHUNK, PackedCodec
 from logitstore.store.manifest import WITNESS_EVERY, Manifest
-from logitstore.store.values import CODES_PER_NAT, PADDING, Values, value_dtype
+from logitstore.store.values import CODES_PER_NAT, PADDING, Values, index_dtype, record_bytes
 
 METADATA = "zarr.json"
 COMMITS = "commits"
@@ -213,18 +213,15 @@ def choose_shard_size(
         inference_batch: images the teacher sees at once.
         num_classes: C, for the width of an index.
     """
-    value_bytes = value_dtype(values).itemsize
-    index_bytes = 2 if num_classes <= np.iinfo(np.uint16).max else 4
-    record_bytes = 4 + topk * (index_bytes + value_bytes) + value_bytes + 4 * logz
     # ceil(N / S) >= 16 is S <= (N - 1) // 15
-    largest = min(_MAX_SHARD_BYTES // record_bytes, (num_samples - 1) // (_MIN_SHARDS - 1))
+    fitting = _MAX_SHARD_BYTES // record_bytes(topk, num_classes, values, logz)
+    largest = min(fitting, (num_samples - 1) // (_MIN_SHARDS - 1))
     return max(_MIN_SHARD_SIZE, inference_batch, _power_of_two_below(largest))
 
 
 def choose_chunk_size(shard_size: int, topk: int, *, num_classes: int = 1000) -> int:
     """Default chunk size: 16,384 positions, or the shard; fewer where K is so large that a chunk passed 4 MiB."""
-    index_bytes = 2 if num_classes <= np.iinfo(np.uint16).max else 4
-    largest = _power_of_two_below(_MAX_CHUNK_BYTES // (topk * index_bytes))
+    largest = _power_of_two_below(_MAX_CHUNK_BYTES // (topk * index_dtype(num_classes).itemsize))
     return min(shard_size, _MAX_CHUNK_SIZE, max(WITNESS_EVERY, largest))
 
 

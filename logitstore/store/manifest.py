@@ -19,7 +19,7 @@ from logitstore.checksums import canonical_json
 from logitstore.errors import FormatError, InputError, MismatchError
 from logitstore.store.codecs import Codec, codec_from_dict
 from logitstore.store.codecs.standard import StandardCodec
-from logitstore.store.values import FORMS, Values, value_dtype
+from logitstore.store.values import FORMS, Values, index_dtype, value_dtype
 
 FORMAT_VERSION = 1
 WITNESS_EVERY = 64
@@ -152,7 +152,7 @@ class Manifest:
     @property
     def index_dtype(self) -> np.dtype[Any]:
         """uint16, or uint32 where that cannot hold C classes and the padding."""
-        return np.dtype(np.uint16 if self.num_classes <= np.iinfo(np.uint16).max else np.uint32)
+        return index_dtype(self.num_classes)
 
     @property
     def value_dtype(self) -> np.dtype[Any]:

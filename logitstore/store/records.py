@@ -15,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.errors import InputError, NonFiniteError
-from logitstore.store.values import RANKED_BY_CODE, Values, codes, mass_table, quantise, rank_by_code, value_dtype
+from logitstore.store.values import (
+    RANKED_BY_CODE,
+    Values,
+    codes,
+    index_dtype,
+    mass_table,
+    quantise,
+    rank_by_code,
+    value_dtype,
+)
 
 F32 = NDArray[np.float32]
 
@@ -110,8 +119,8 @@ def encode_records(
     empty_B = kept_B == 0
     _check_tail(tail_B, empty_B)
 
-    index_dtype = np.uint16 if num_classes <= np.iinfo(np.uint16).max else np.uint32
-    index = np.full((num_records, topk), np.iinfo(index_dtype).max, index_dtype)
+    dtype = index_dtype(num_classes)
+    index = np.full((num_records, topk), np.iinfo(dtype).max, dtype)
     np.copyto(index[:, :given], index_BK, where=kept_BK, casting="unsafe")
     logp = np.full((num_records, topk), -np.inf, np.float32)
     np.copyto(logp[:, :given], logp_BK, where=kept_BK)

@@ -33,6 +33,16 @@ def value_dtype(values: Values) -> np.dtype[Any]:
     return np.dtype(np.uint8 if values in CODES_PER_NAT else np.float16)
 
 
+def index_dtype(num_classes: int) -> np.dtype[Any]:
+    """Of stored classes: uint16, or uint32 where that cannot hold C classes and the padding."""
+    return np.dtype(np.uint16 if num_classes <= np.iinfo(np.uint16).max else np.uint32)
+
+
+def record_bytes(topk: int, num_classes: int, values: Values, logz: bool) -> int:
+    """Bytes of a record before it is compressed, its seed included, its share of a witness not."""
+    return 4 + topk * index_dtype(num_classes).itemsize + (topk + 1) * value_dtype(values).itemsize + 4 * logz
+
+
 def quantise(logp: F32, values: Values) -> NDArray[Any]:
     """Stored form of float32 log-masses of any shape; -inf becomes padding. No NaN may be among them."""
     present = logp > -np.inf

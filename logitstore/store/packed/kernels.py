@@ -5,8 +5,8 @@ Classes that the base epochs kept for the sample are *expected*: each has a chan
 from where they had it. If it is none of these, it may be a *neighbour*, a class that often comes with those listed so
 far; or any class.
 
-Shape suffixes: P positions of a chunk, K ranks, C classes, M expected classes, S runs
-of classes.
+Shape suffixes: P positions of a chunk, K ranks, C classes, M expected classes, S runs of
+classes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from logitstore.jit import lean_kernel
 from logitstore.store.packed.expected import chances, expect, gap_of, nearest_key, offset, which
-from logitstore.store.packed.others import by_frequency, by_score, run_bits, score, score_below
+from logitstore.store.packed.others import by_frequency, by_score, forget, run_bits, score, score_below
 from logitstore.store.packed.rangecoder import begin, even, finish, flagged, tabled
 from logitstore.store.packed.statistics import (
     ALONE,
@@ -183,15 +183,5 @@ def code_records(decoding, words, chunk, model, scale, counts, frequencies, spac
             tail_P[p], kept_P[p] = level, rank
         for e in range(all_expected):
             out_C[class_M[e]] = 0
-        for k in range(rank):
-            out_C[np.int64(classes_PK[p, k])] = 0
-        if 4 * applied * neighbour.shape[1] > num_classes:
-            score_C[:] = 0
-        else:
-            for k in range(applied):
-                listed = np.int64(classes_PK[p, k])
-                for w in range(neighbour.shape[1]):
-                    score_C[np.int64(neighbour[listed, w])] = 0
-        if applied > 0:
-            block_S[:] = 0
+        forget(classes_PK[p], rank, applied, neighbour, out_C, score_C, block_S)
     return place if decoding else finish(low, place, words)

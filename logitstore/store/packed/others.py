@@ -82,3 +82,19 @@ def by_frequency(decoding, low, width, place, words, upto, least, cls):  # type:
                 behind = middle
     low, width, place = step(decoding, low, part, place, words, upto[cls] - upto[least], upto[cls + 1] - upto[cls])
     return cls, low, width, place
+
+
+@lean_inlined
+def forget(classes_K, rank, applied, neighbour, out_C, score_C, block_S):  # type: ignore[no-untyped-def]
+    """Leave nothing of a record behind: no class is listed, none has a score."""
+    for k in range(rank):
+        out_C[np.int64(classes_K[k])] = 0
+    if 4 * applied * neighbour.shape[1] > len(score_C):
+        score_C[:] = 0
+    else:
+        for k in range(applied):
+            listed = np.int64(classes_K[k])
+            for w in range(neighbour.shape[1]):
+                score_C[np.int64(neighbour[listed, w])] = 0
+    if applied > 0:
+        block_S[:] = 0

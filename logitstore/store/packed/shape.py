@@ -6,15 +6,15 @@ Quantised values are levels already. float16 values have levels of 1/8 nat, too,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Self
+from functools import cache, cached_property
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from logitstore.store.manifest import Manifest
 from logitstore.store.packed.state import Scale
-from logitstore.store.values import CODES_PER_NAT, RANKED_BY_CODE, Values, value_dtype
+from logitstore.store.values import CODES_PER_NAT, RANKED_BY_CODE, Values, index_dtype, record_bytes, value_dtype
 
 F16_LEVELS = 8
 """Levels per nat of float16 values."""
@@ -51,12 +51,12 @@ class RecordShape:
         return cls(topk=m.topk, num_classes=m.num_classes, values=m.values, floor=m.floor, logz=m.logz)
 
     @property
-    def index_dtype(self) -> np.dtype[np.unsignedinteger]:
+    def index_dtype(self) -> np.dtype[Any]:
         """Of classes."""
-        return np.dtype(np.uint16 if self.num_classes <= np.iinfo(np.uint16).max else np.uint32)
+        return index_dtype(self.num_classes)
 
     @property
-    def value_dtype(self) -> np.dtype[np.generic]:
+    def value_dtype(self) -> np.dtype[Any]:
         """Of log-probabilities."""
         return value_dtype(self.values)
 
@@ -68,7 +68,7 @@ class RecordShape:
     @property
     def record_bytes(self) -> int:
         """Bytes of a record in memory, seed included."""
-        return 4 + self.topk * self.index_dtype.itemsize + (self.topk + 1) * self.value_dtype.itemsize + 4 * self.logz
+        return record_bytes(self.topk, self.num_classes, self.values, self.logz)
 
     @cached_property
     def scale(self) -> Scale:
@@ -98,6 +98,7 @@ def _masses(per_nat: int) -> NDArray[np.int64]:
     return np.array(masses, np.int64)
 
 
+@cache
 def level_of_halves() -> NDArray[np.uint8]:
     """Level of each float16 in [0, inf), by its bits, taken as a negative log-probability."""
     halves = np.arange(_INFINITE, dtype=np.uint16).view(np.float16).astype(np.float32)

@@ -233,6 +233,11 @@ def one_or_several(_ctx: click.Context, _param: click.Parameter, values: tuple[s
     return values if len(values) > 1 else next(iter(values), None)
 
 
+def several(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...] | None:
+    """What an option that may be repeated was given: None, or all values."""
+    return values or None
+
+
 option = partial(click.option, show_default=True)
 count = click.IntRange(min=1)
 json_option = option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")

@@ -34,6 +34,7 @@ from students.transfer import by_timm_names
 State = Mapping[str, Tensor]
 
 _SMALL = 64  # pixels
+_SIZED = ("img_size", "window_sizes")  # arguments of a model that follow from the size of its images
 
 
 def model_name(name: str) -> str:
@@ -190,8 +191,9 @@ def restore_model(name: str, state: State, *, size: int, card: Card | None = Non
 
 def _possible_arguments(model: str, size: int, card: Card | None) -> list[dict[str, Any]]:
     """Ways to make a model that may fit a file as it is; the last one is made for the size."""
-    fitted = build_arguments(model, size)
-    possible = [fitted] if "img_size" in fitted else [{}, fitted]
+    own = {} if card is None else {key: value for key, value in card.model_args.items() if key not in _SIZED}
+    fitted = build_arguments(model, size, own)
+    possible = [fitted] if "img_size" in fitted else [own, fitted]
     if card is not None and (card.size == size or "img_size" not in card.model_args):
         possible.insert(0, dict(card.model_args))
     return possible

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from logitstore.console import Command, Numbers, Pair, count, one_or_several, option
+from logitstore.console import Command, Numbers, Pair, count, one_or_several, option, several
 
 _PACK = (
     option("--data", required=True, help="A folder, FILE.npz, FILE.tar, a timm data set name, also of a stream."),
@@ -133,6 +133,9 @@ _CONVERT = (
 _TRAIN = (
     option("--config", help="Repeat a run from its run.yaml, or from options in a YAML file; flags override."),
     option("--student", default="tinyvit_21m", help="tinyvit_5m, swin_n, deit_tiny, …, or any timm model."),
+    option("--student-arg", "student_args", metavar="NAME=VALUE", multiple=True, callback=several,
+           help="Argument of its architecture, as embed_dims=64:128:160:320.  [default: as the name says]"),
+    option("--share", metavar="K|all", help="Blocks of a MiniViT that share weights.  [default: as the name says]"),
     option("--store", multiple=True, callback=one_or_several,
            help="The store to learn from; several: their mean.  [default: the one of this data under runs/dump]"),
     option("--weights", type=Numbers(example="0.5,0.5"),
@@ -150,7 +153,8 @@ _TRAIN = (
     option(
         "--recipe",
         help="tinyvit_21k_distill, tinyvit_21k_to_1k, tinyvit_1k_scratch, tinyvit_1k_distill, tinyvit_384, "
-        "tinyvit_512, swin_framework or digits.  [default: digits on digits, else tinyvit_1k_distill]",
+        "tinyvit_512, swin_framework, minivit_swin, minivit_deit, minivit_swin_384, minivit_deit_384 or digits.  "
+        "[default: digits on digits, else tinyvit_1k_distill]",
     ),
     option("--epochs", type=count, help="Passes over the data.  [default: the recipe's, as for all that follow]"),
     option("--warmup-epochs", type=float, help="Length of the linear warm-up."),

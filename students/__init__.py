@@ -7,6 +7,13 @@ teacher's weights in ``transfer``.
 
 from __future__ import annotations
 
-from students.names import SHORT_NAMES, UnknownModelError, build_arguments, create_student, resolve
+from students.names import (
+    SHORT_NAMES,
+    UnknownModelError,
+    build_arguments,
+    create_student,
+    parse_arguments,
+    resolve,
+)
 
-__all__ = ["SHORT_NAMES", "UnknownModelError", "build_arguments", "create_student", "resolve"]
+__all__ = ["SHORT_NAMES", "UnknownModelError", "build_arguments", "create_student", "parse_arguments", "resolve"]

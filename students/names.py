@@ -7,6 +7,8 @@ Models whose shape depends on the image are made for the size they will see.
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import timm
@@ -42,6 +44,14 @@ SHORT_NAMES = {
     "deit3_l": "deit3_large_patch16_224",
 }
 _SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
+Argument = bool | int | float | tuple[int | float, ...]
+"""What an argument of an architecture may be."""
+_DECIDED = {
+    "num_classes": "the data set says how many classes there are",
+    "img_size": "give --size",
+    "drop_path_rate": "give --drop-path",
+    "features_only": "a student needs its classifier",
+}
 
 
 class UnknownModelError(ValueError):
@@ -73,20 +83,60 @@ def _tags(model: str) -> list[str]:
     return [name.partition(".")[2] for name in names]
 
 
-def build_arguments(name: str, size: int) -> dict[str, Any]:
+def parse_arguments(written: Iterable[str]) -> dict[str, Argument]:
+    """Arguments of an architecture, as the command line and run files give them.
+
+    Args:
+        written: each ``name=value``; a value is a number, ``true``, ``false``, or numbers joined by colons.
+
+    Raises:
+        ValueError: one is of another form, is there twice, or is decided elsewhere.
+    """
+    found: dict[str, Argument] = {}
+    for entry in written:
+        name, _, value = entry.partition("=")
+        if name in _DECIDED or name.startswith("pretrained"):
+            raise ValueError(f"{name} is no argument to give here: {_DECIDED.get(name, 'start with given weights')}.")
+        if name in found:
+            raise ValueError(f"{name} is given twice.")
+        try:
+            found[name] = _value(value)
+        except ValueError as exc:
+            raise ValueError(
+                f"{entry!r} is no argument of a model: write NAME=VALUE with a number, true, false, or numbers joined "
+                "by colons, as in embed_dims=64:128:256:448."
+            ) from exc
+    return found
+
+
+def _value(text: str) -> Argument:
+    if text in ("true", "false"):
+        return text == "true"
+    if ":" in text:
+        return tuple(_number(part) for part in text.split(":"))
+    return _number(text)
+
+
+def _number(text: str) -> int | float:
+    return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
+
+
+def build_arguments(name: str, size: int, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Arguments of ``timm.create_model`` that make a model for images of this size; empty where any size will do.
 
     Args:
         name: a name as ``resolve`` takes it.
         size: side of the images in pixels.
+        given: arguments that are wanted besides, as ``parse_arguments`` returns them; windows of TinyViT that are
+            larger than a map are cut to it.
     """
-    model = resolve(name)
-    if (windows := fitted_windows(model, size)) is not None:
-        return {"window_sizes": windows}
+    model, given = resolve(name), dict(given or {})
+    if (windows := fitted_windows(model, size, given.get("window_sizes"))) is not None:
+        return {**given, "window_sizes": windows}
     if model.startswith(_SOURCES):
-        return {}
+        return given
     cfg = get_pretrained_cfg(model, allow_unregistered=True)
-    return {"img_size": size} if cfg is not None and cfg.fixed_input_size else {}
+    return {**given, "img_size": size} if cfg is not None and cfg.fixed_input_size else given
 
 
 def create_student(
@@ -123,12 +173,20 @@ def create_student(
             return timm.create_model(model, **arguments)
         except TypeError as exc:
             # Not every model takes these two: its shape does not depend on the size, it has no stochastic depth.
-            refused = [option for option in ("img_size", "drop_path_rate") if f"'{option}'" in str(exc)]
-            if not refused or refused[0] not in arguments:
-                raise
+            refused = [option for option in arguments if f"unexpected keyword argument '{option}'" in str(exc)]
+            if not refused:
+                raise _unmade(name, size, built_for, exc) from exc
+            if refused[0] not in ("img_size", "drop_path_rate"):
+                raise ValueError(f"{name} takes no argument {refused[0]}.") from exc
             if arguments.pop(refused[0]) and refused[0] == "drop_path_rate":
                 raise ValueError(f"{name} has no stochastic depth: train it with a drop path of 0.") from exc
-        except (AssertionError, RuntimeError) as exc:
+        except (ArithmeticError, AssertionError, LookupError, RuntimeError, ValueError) as exc:
             if pretrained:
                 raise
-            raise ValueError(f"{name} cannot be made for images of {size} px ({exc}).") from exc
+            raise _unmade(name, size, built_for, exc) from exc
+
+
+def _unmade(name: str, size: int, built_for: Mapping[str, Any], reason: Exception) -> ValueError:
+    besides = [f"{key}={value}" for key, value in built_for.items() if key != "img_size"]
+    wanted = f" with {', '.join(besides)}" if besides else ""
+    return ValueError(f"{name} cannot be made{wanted} for images of {size} px ({reason}).")

@@ -8,6 +8,7 @@ and above nothing changes; the models named ``_384`` and ``_512`` have larger wi
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,21 +50,22 @@ def published_crop(model: str) -> float | None:
     return 0.875 if published[0] == 224 else 1.0
 
 
-def fitted_windows(model: str, size: int) -> tuple[int, ...] | None:
+def fitted_windows(model: str, size: int, own: Sequence[int] | None = None) -> tuple[int, ...] | None:
     """Window sizes per stage for images of ``size`` pixels, where the model's own do not fit.
 
     Args:
         model: timm's name, with or without a tag.
         size: side of the images in pixels.
+        own: one window side per stage instead of the published ones.
 
     Returns:
         One window side per stage, or None where the model's own windows fit, or it is no TinyViT.
     """
     if (published := published_windows(model)) is None:
         return None
-    own = _WINDOWS[published[0]]
+    own = own or _WINDOWS[published[0]]
     fitted = tuple(min(window, -(-size // stride)) for window, stride in zip(own, _STRIDES, strict=True))
-    return None if fitted[1:] == own[1:] else fitted
+    return None if fitted[1:] == tuple(own[1:]) else fitted
 
 
 def is_reference_checkpoint(state: dict[str, Tensor]) -> bool:

@@ -35,7 +35,7 @@ def test_a_recipe_goes_through_plain_values(make):
 
 # Effective values at the recipe's own batch: as published, but for digits and what docs/training.md calls our choice.
 # epochs, warm-up, batch | peak, least, first rate | weight decay, smoothing, layer decay, BatchNorm in eval mode |
-# Mixup, CutMix | size | rates of stochastic depth for TinyViT-5M, 11M, 21M
+# Mixup, CutMix | size | rates of stochastic depth of the recipe's three sizes
 EFFECTIVE = {
     "tinyvit_21k_distill": (90, 5, 4096, 2e-3, 4e-5, 4e-6, 0.01, 0.0, 1.0, False, 0.0, 0.0, None, (0.0, 0.0, 0.1)),
     "tinyvit_21k_to_1k": (30, 5, 1024, 5e-4, 2e-5, 1e-6, 1e-8, 0.1, 0.8, True, 0.0, 0.0, None, (0.0, 0.0, 0.1)),
@@ -44,6 +44,10 @@ EFFECTIVE = {
     "tinyvit_384": (30, 5, 1024, 4e-5, 4e-7, 4e-8, 1e-8, 0.1, 1.0, True, 0.0, 0.0, 384, (0.0, 0.0, 0.1)),
     "tinyvit_512": (30, 5, 1024, 4e-5, 4e-7, 4e-8, 1e-8, 0.1, 1.0, True, 0.0, 0.0, 512, (0.0, 0.0, 0.1)),
     "swin_framework": (60, 5, 128, 2e-4, 0.0, 0.0, 0.01, 0.0, 1.0, False, 0.0, 0.0, None, (0.2, 0.2, 0.2)),
+    "minivit_swin": (300, 20, 1024, 1e-3, 1e-5, 1e-6, 0.05, 0.0, 1.0, False, 0.8, 1.0, None, (0.0, 0.1, 0.2)),
+    "minivit_deit": (300, 5, 1024, 1e-3, 1e-5, 1e-6, 0.05, 0.0, 1.0, False, 0.8, 1.0, None, (0.0, 0.0, 0.1)),
+    "minivit_swin_384": (30, 5, 256, 1e-5, 1e-7, 1e-8, 1e-8, 0.0, 1.0, False, 0.8, 1.0, 384, (0.0, 0.1, 0.2)),
+    "minivit_deit_384": (30, 5, 256, 2.5e-6, 2.5e-8, 2.5e-9, 1e-8, 0.0, 1.0, False, 0.8, 1.0, 384, (0.0, 0.0, 0.1)),
     "digits": (4, 1, 64, 5e-4, 5e-6, 5e-6, 0.05, 0.0, 1.0, False, 0.0, 0.0, None, (0.0, 0.0, 0.0)),
 }
 # Losses: against the teacher, joint, weights of the harmonic mean; views; whether labels are read.
@@ -55,6 +59,12 @@ LOSSES |= dict.fromkeys(
 LOSSES["swin_framework"] = ("mse", "harmonic", (13.0, 1.0), "crop_flip", True)
 
 
+# The three sizes whose stochastic depth the table gives.
+SIZES = dict.fromkeys(EFFECTIVE, ("tinyvit_5m", "tinyvit_11m", "tinyvit_21m"))
+SIZES |= dict.fromkeys(("minivit_swin", "minivit_swin_384"), ("mini_swin_t", "mini_swin_s", "mini_swin_b"))
+SIZES |= dict.fromkeys(("minivit_deit", "minivit_deit_384"), ("mini_deit_ti", "mini_deit_s", "mini_deit_b"))
+
+
 def test_the_tables_hold_every_recipe():
     assert list(EFFECTIVE) and set(EFFECTIVE) == set(LOSSES) == set(RECIPES)
 
@@ -63,7 +73,7 @@ def test_the_tables_hold_every_recipe():
 def test_effective_values(name):
     recipe = RECIPES[name]()
     rates = recipe.learning_rates(recipe.batch_size)
-    drop_path = tuple(recipe.drop_path_of(f"tinyvit_{size}") for size in ("5m", "11m", "21m"))
+    drop_path = tuple(map(recipe.drop_path_of, SIZES[name]))
     values = (
         recipe.epochs, recipe.warmup_epochs, recipe.batch_size, rates.peak, rates.minimum, rates.warmup_start,
         recipe.weight_decay, recipe.label_smoothing, recipe.layer_decay, recipe.bn_eval, recipe.mixup, recipe.cutmix,
@@ -75,8 +85,9 @@ def test_effective_values(name):
     assert [one for one, _ in others] == [other for _, other in others]
     losses = (recipe.distillation, recipe.joint, recipe.harmonic_weights, recipe.view, recipe.uses_labels)
     assert losses == LOSSES[name]
-    common = (recipe.betas, recipe.eps, recipe.clip_grad, recipe.temperature, recipe.alpha, recipe.ema_decay)
-    assert common == ((0.9, 0.999), 1e-8, 5.0, 1.0, (0.0, 0.0), None)
+    common = (recipe.betas, recipe.eps, recipe.temperature, recipe.alpha, recipe.ema_decay)
+    assert common == ((0.9, 0.999), 1e-8, 1.0, (0.0, 0.0), None)
+    assert recipe.clip_grad == (None if name.startswith("minivit_deit") else 5.0)
 
 
 def documented(recipe: Recipe) -> str:
@@ -95,7 +106,7 @@ def documented(recipe: Recipe) -> str:
         str(recipe.batch_size),
         " / ".join(map(number, (rates.peak, rates.minimum, rates.warmup_start))),
         number(recipe.weight_decay),
-        " / ".join(number(recipe.drop_path_of(f"tinyvit_{size}")) for size in ("5m", "11m", "21m")),
+        " / ".join(number(recipe.drop_path_of(size)) for size in SIZES[recipe.name]),
         number(recipe.label_smoothing),
         f"{number(recipe.mixup)} / {number(recipe.cutmix)}",
         number(recipe.layer_decay),

@@ -9,7 +9,9 @@ from typing import Any, get_type_hints
 from logitstore.errors import InputError
 from logitstore.learning.runfile import read_options
 from logitstore.store.ensemble import normalised
+from logitstore.train.architecture import read_architecture
 from logitstore.views.spec import names_transform
+from students.names import Argument
 from students.recipes import RECIPES, Recipe, select_recipe
 
 _TEACHER_LOSS = ("distillation", "temperature", "joint", "alpha", "harmonic_weights")
@@ -41,6 +43,10 @@ class TrainConfig:
 
     student: str = "tinyvit_21m"
     """A name as ``students.create_student`` takes it."""
+    student_args: tuple[str, ...] | None = None
+    """Arguments of its architecture, each ``name=value`` as ``students.parse_arguments`` takes it."""
+    share: str | None = None
+    """How many consecutive blocks of a MiniViT share their weights, or ``all`` of a stage; None is the model's own."""
     store: str | tuple[str, ...] | None = None
     """Where the store lies; several are distilled from together, see ``weights``. None takes the one under
     ``runs/dump`` that was made of this data set."""
@@ -150,6 +156,7 @@ class TrainConfig:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
         if self.seed < 0:
             raise InputError(f"--seed must be at least 0, got {self.seed}.")
+        read_architecture(self.student_args, self.share)
         if self.init_from is None and (self.cut is not None or self.freeze_copied):
             flag = "--cut" if self.cut is not None else "--freeze-copied"
             raise InputError(f"{flag} says what to do with the weights of --init-from: name them, too.")
@@ -192,6 +199,11 @@ class TrainConfig:
         for name in _STORE_FLAGS:
             if getattr(self, name) is not None:
                 raise InputError(f"{why}, so --{name} has no meaning; {way_out}.")
+
+    @property
+    def architecture(self) -> dict[str, Argument]:
+        """The arguments of the student's architecture that were given, by name."""
+        return read_architecture(self.student_args, self.share)
 
     @property
     def stores(self) -> tuple[str, ...]:

@@ -79,8 +79,14 @@ def _prepare(config: TrainConfig, ranks: Ranks, opener: Callable[..., Feed]) -> 
     dtype = resolve_dtype(config.dtype, device)
     feed = opener(config, recipe, rank=ranks.rank, world=ranks.world)
     drop_path = recipe.drop_path_of(student)
+    architecture = config.architecture
     model = build_model(
-        config.student, num_classes=feed.num_classes, size=feed.loader.size, drop_path=drop_path, seed=config.seed
+        config.student,
+        num_classes=feed.num_classes,
+        size=feed.loader.size,
+        drop_path=drop_path,
+        seed=config.seed,
+        model_args=build_arguments(config.student, feed.loader.size, architecture),
     )
     out = Path(config.out) if config.out else run_folder("train", config.student, feed.images.name)
     if config.out is None and not config.opens_store:
@@ -104,6 +110,7 @@ def _prepare(config: TrainConfig, ranks: Ranks, opener: Callable[..., Feed]) -> 
     )
     identity = {
         "student": student,
+        **({"student_args": architecture} if architecture else {}),
         "drop_path": drop_path,
         **({} if initial is None else {"init_from": initial.identity()}),
         **feed.identity(),
@@ -136,7 +143,7 @@ def _card(config: TrainConfig, feed: Feed, learner: Learner, folder: RunFolder) 
     """The card of the student before the first step."""
     return Card(
         model=str(folder.identity["student"]),
-        model_args=build_arguments(config.student, feed.loader.size),
+        model_args=build_arguments(config.student, feed.loader.size, config.architecture),
         num_classes=feed.num_classes,
         class_names=feed.class_names,
         size=feed.loader.size,

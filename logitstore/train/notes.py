@@ -24,12 +24,13 @@ def misfits(
     """
     notes: list[str] = []
     mixing = recipe.mixup, recipe.cutmix
-    if any(mixing) and stored:
+    mixed_so = mixing == (view.mixup, view.cutmix)
+    if any(mixing) and stored and not mixed_so:
         notes.append(
             f"{_mixing(*mixing)} of the recipe have no effect with a store, whose views are mixed as they were dumped: "
             "dump with a view spec that mixes."
         )
-    elif any(mixing) and mixing != (view.mixup, view.cutmix):
+    elif any(mixing) and not mixed_so:
         notes.append(
             f"{_mixing(*mixing)} of the recipe have no effect: the view spec has its own, "
             f"{_mixing(view.mixup, view.cutmix)}."

@@ -7,16 +7,11 @@ random when weights were asked for.
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 from timm.data import resolve_data_config
@@ -26,6 +21,7 @@ from torch import Tensor, nn
 from logitstore.cards import Card, Preprocessing
 from logitstore.device import seeded
 from logitstore.errors import ModelError
+from logitstore.hub import impatient_hub
 from students import UnknownModelError, build_arguments, create_student, resolve
 from students.heads import classifiers, classifiers_in
 from students.tinyvit import published_crop
@@ -96,7 +92,7 @@ def pretrained_model(
     model = model_name(name)
     _check_tag(model, keep_classifier=num_classes is None)
     own = None if model_args is None else dict(model_args)
-    with _impatient_hub() as online:
+    with impatient_hub() as online:
         try:
             with seeded(torch.device("cpu"), seed):
                 return create_student(
@@ -130,37 +126,14 @@ def _check_tag(model: str, *, keep_classifier: bool) -> None:
         )
 
 
-@contextmanager
-def _impatient_hub() -> Iterator[bool]:
-    """Without a network, ask the hub's cache alone: it would try for most of a minute and say so a dozen times.
-
-    Gives whether the hub is asked at all.
-    """
-    from huggingface_hub import constants
-
-    log = logging.getLogger("huggingface_hub")
-    level, offline = log.level, constants.HF_HUB_OFFLINE
-    log.setLevel(logging.ERROR)
-    constants.HF_HUB_OFFLINE = offline or not _reachable(constants.ENDPOINT)
-    try:
-        yield not constants.HF_HUB_OFFLINE
-    finally:
-        constants.HF_HUB_OFFLINE = offline
-        log.setLevel(level)
-
-
-def _reachable(endpoint: str) -> bool:
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True  # The proxy resolves names; only trying tells.
-    parts = urlsplit(endpoint)
-    try:
-        with socket.create_connection((parts.hostname or "", parts.port or 443), timeout=5):
-            return True
-    except OSError:
-        return False
-
-
 def restore_model(name: str, state: State, *, size: int, card: Card | None = None) -> nn.Module:
+    """A model that holds the weights of a file: the first of what ``restore_made`` gives for the same arguments."""
+    return restore_made(name, state, size=size, card=card)[0]
+
+
+def restore_made(
+    name: str, state: State, *, size: int, card: Card | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """A model that holds the weights of a file; its classes are those of the file's classifier.
 
     Args:
@@ -169,6 +142,9 @@ def restore_model(name: str, state: State, *, size: int, card: Card | None = Non
             or ``students.transfer`` know.
         size: side of the images in pixels.
         card: of the file, if it has one.
+
+    Returns:
+        The model, and the arguments of ``timm.create_model`` that it was made with, but for the number of classes.
 
     Raises:
         ModelError: the file has no classifier, or it is of another model.
@@ -180,13 +156,13 @@ def restore_model(name: str, state: State, *, size: int, card: Card | None = Non
         candidate = build_model(model, num_classes=num_classes, size=size, model_args=model_args)
         if not _differences(state, candidate.state_dict()):
             candidate.load_state_dict(dict(state), strict=True)
-            return candidate
+            return candidate, model_args
     filtered = _filtered(state, candidate)
     if differences := _differences(filtered, candidate.state_dict()):
         shown = "; ".join(differences[:3]) + ("; ..." if len(differences) > 3 else "")
         raise ModelError(f"These weights are not of {model} at {size} px ({len(differences)} differences: {shown}).")
     candidate.load_state_dict(filtered, strict=True)
-    return candidate
+    return candidate, model_args
 
 
 def _possible_arguments(model: str, size: int, card: Card | None) -> list[dict[str, Any]]:

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from logitstore.cards import Preprocessing, load_model, weights_path
+from logitstore.cards import Card, Preprocessing, load_model, weights_path
 from logitstore.device import Compute, require_runs
 from logitstore.errors import InputError, ModelError
 from logitstore.images import ImageSet, match_classes, named_by_number
-from logitstore.models import default_preprocessing, model_name, restore_model
+from logitstore.models import default_preprocessing, model_name, restore_made
 from logitstore.scoring import check_labels, eval_logits
 
 _NAMED = 3  # classes of each side in a message
@@ -33,8 +33,12 @@ class TrainedModel:
     """From normalised images [B, 3, size, size] to logits [B, C]."""
     name: str
     """timm's name."""
+    model_args: dict[str, Any]
+    """Further arguments of ``timm.create_model`` that it was made with."""
     path: str
     """The file of weights."""
+    card: Card | None
+    """Of the file, if it has one."""
     num_classes: int
     """C."""
     class_names: tuple[str, ...] | None
@@ -147,12 +151,15 @@ def load_trained(
         raise ModelError(f"There is no card beside {weights}, so what model it is of is not known: {remedy}.")
     name = model_name(model or (card.model if card is not None else ""))
     side = size or (card.size if card is not None else default_size)
-    restored = restore_model(name, state, size=side, card=card).to(compute.device).eval().requires_grad_(False)
+    restored, model_args = restore_made(name, state, size=side, card=card)
+    restored = restored.to(compute.device).eval().requires_grad_(False)
     require_runs(restored, side, name=name)
     return TrainedModel(
         model=restored,
         name=name,
+        model_args=model_args,
         path=weights,
+        card=card,
         num_classes=cast("int", restored.num_classes),
         class_names=card.class_names if card is not None else None,
         preprocessing=card.preprocessing if card is not None else default_preprocessing(restored),

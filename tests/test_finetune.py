@@ -201,7 +201,7 @@ def test_pretrained_weights_are_the_start_on_real_images(folder: Path, monkeypat
 
 
 def test_weights_that_cannot_be_had_leave_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("logitstore.models._reachable", lambda endpoint: False)
+    monkeypatch.setattr("logitstore.hub._reachable", lambda endpoint: False)
     with pytest.raises(ModelError, match="no network"):
         finetune(config(teacher="test_vit3", data=str(folder), size=32, subset=None))
     assert not Path("runs").exists()

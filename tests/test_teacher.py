@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-import logitstore.models
+import logitstore.hub
 import logitstore.teacher.finding
 from logitstore.cards import Card, Preprocessing, save_model, weights_sha256
 from logitstore.errors import ModelError
@@ -231,7 +231,7 @@ class TestWithoutCheckpoint:
             self.load(open_images("digits"))
 
     def test_without_a_network(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setattr(logitstore.models, "_reachable", lambda endpoint: False)
+        monkeypatch.setattr(logitstore.hub, "_reachable", lambda endpoint: False)
         with pytest.raises(ModelError, match=r"no network.*--checkpoint"):
             load_teacher("test_vit3", size=160, device="cpu")
 

@@ -15,6 +15,7 @@ import timm
 from timm.models import get_pretrained_cfg, is_model
 from torch import nn
 
+import students.minivit  # registers Mini-Swin and Mini-DeiT
 import students.swin  # noqa: F401  (registers swin_n and swin_m)
 from students.tinyvit import fitted_windows
 
@@ -42,6 +43,21 @@ SHORT_NAMES = {
     "deit3_m": "deit3_medium_patch16_224",
     "deit3_b": "deit3_base_patch16_224",
     "deit3_l": "deit3_large_patch16_224",
+    "mini_swin_t": "mini_swin_t",
+    "mini_swin_tiny": "mini_swin_t",
+    "mini_swin_s": "mini_swin_s",
+    "mini_swin_small": "mini_swin_s",
+    "mini_swin_b": "mini_swin_b",
+    "mini_swin_base": "mini_swin_b",
+    "mini_swin_b_384": "mini_swin_b_384",
+    "mini_deit_ti": "mini_deit_ti",
+    "mini_deit_t": "mini_deit_ti",
+    "mini_deit_tiny": "mini_deit_ti",
+    "mini_deit_s": "mini_deit_s",
+    "mini_deit_small": "mini_deit_s",
+    "mini_deit_b": "mini_deit_b",
+    "mini_deit_base": "mini_deit_b",
+    "mini_deit_b_384": "mini_deit_b_384",
 }
 _SOURCES = ("hf-hub:", "hf_hub:", "local-dir:")
 Argument = bool | int | float | tuple[int | float, ...]

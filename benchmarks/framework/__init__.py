@@ -11,6 +11,7 @@ base       what every protocol is run on, and for how long
 models     the steps that every protocol has: a teacher, a dense store, trained models
 session    one call of a script, from its flags to the JSON line
 shares     accuracies over seeds as cells of a table
+beside     a run beside a paper's: orders, settings that differ, whose teacher
 rows, setting, protocol, report
            the Swin compression framework's: ``benchmarks/swin_framework.py``
 ========== ===========================================================================

@@ -46,7 +46,7 @@ class BaseProtocol:
         if setting.pretrain_data is not None:
             before = self.training(
                 f"pretrain-{name}",
-                ("--student", name, "--data", setting.pretrain_data, *self.label_words()),
+                (*self.model_words(name), "--data", setting.pretrain_data, *self.label_words()),
                 epochs=setting.pretrain_epochs or epochs,
                 options=(*setting.options, *shlex.split(setting.pretrain_options)),
             )
@@ -57,7 +57,7 @@ class BaseProtocol:
             initial, needs = ("--init-from", str(weights)), (self.add(fetch).name,)
         elif setting.initial != "random":
             initial = ("--init-from", setting.initial)
-        words = ("--student", name, *initial, *self.data_words(), *self.label_words())
+        words = (*self.model_words(name), *initial, *self.data_words(), *self.label_words())
         return self.add(self.training(f"teacher-{name}", words, epochs=epochs, needs=needs))
 
     def weights(self, name: str) -> str:
@@ -98,6 +98,7 @@ class BaseProtocol:
         options: Words | None = None,
         seed: int = 0,
         needs: Words = (),
+        recipe: str | None = None,
         command: Words = ("train",),
         module: str = "logitstore",
     ) -> Step:
@@ -110,6 +111,7 @@ class BaseProtocol:
             options: further options of ``logitstore train``; None is the setting's.
             seed: run seed.
             needs: steps that come before.
+            recipe: by which it is trained; None is the setting's.
             command: what trains it, with options of its own; it takes those of ``logitstore train``, too.
             module: whose command that is.
         """
@@ -117,8 +119,9 @@ class BaseProtocol:
         out = setting.out / name
         return Step(
             name=name,
-            words=(*command, *words, "--recipe", setting.recipe, "--size", str(setting.side), "--epochs", str(epochs),
-                   "--batch-size", str(setting.batch), *(setting.options if options is None else options),
+            words=(*command, *words, "--recipe", recipe or setting.recipe, "--size", str(setting.side),
+                   "--epochs", str(epochs), "--batch-size", str(setting.batch),
+                   *(setting.options if options is None else options),
                    "--seed", str(seed), "--no-tensorboard", "--out", str(out), *self.machine_words()),
             needs=needs,
             leavings=tuple(out / file for file in _LEAVINGS),
@@ -128,6 +131,10 @@ class BaseProtocol:
     def folder(self, step: Step) -> Path:
         """Where a step leaves its model or its store."""
         return self.setting.out / step.name
+
+    def model_words(self, name: str) -> Words:
+        """Options that say which model is trained."""
+        return ("--student", name)
 
     def data_words(self) -> Words:
         """Options that name the images."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks.common import Row as Cells
+from benchmarks.framework import beside
+from benchmarks.framework.beside import side_by_side
 from benchmarks.framework.protocol import Protocol
 from benchmarks.framework.rows import MODELS, ORDER, TEACHER, TEACHER_TOP1
 from benchmarks.framework.setting import Setting
@@ -25,6 +24,18 @@ Results = Mapping[str, Result]
 """What finished steps printed, by name."""
 PAPER = "CIFAR-100 in the paper"
 COLUMNS = ("table", "model", "training", "top-1 %", "95% interval", "each seed", PAPER, "difference")
+SETTINGS = {
+    "training images": "50,000 of CIFAR-100",
+    "test images": "10,000",
+    "epochs": "60 (Table IV: 30)",
+    "warm-up epochs": "5",
+    "peak learning rate": "2e-4",
+    "weight decay": "0.01",
+    "other options": "",
+    "teacher before fine-tuning": "pre-trained on ImageNet-1k",
+    "teacher's epochs": "60",
+}
+"""What the paper says of its own."""
 NO_CLAIM = (
     "Digits only shows that the protocol runs: 1,437 small images, ten classes, a few epochs. No claim about accuracy "
     "comes from digits, neither for the paper's order nor against it."
@@ -65,8 +76,9 @@ def orders(rows: list[Cells]) -> list[Cells]:
         measured = [name for name in ORDER if "top-1 %" in trained[name]]
         if len(measured) < len(ORDER):
             continue
-        order = _ranked({name: trained[name]["top-1 %"] for name in measured})
-        steps = [_compare(trained[low], trained[high]) for low, high in pairwise(ORDER)]
+        order = beside.ranked({name: trained[name]["top-1 %"] for name in measured})
+        pairs = ((trained[low], trained[high]) for low, high in pairwise(ORDER))
+        steps = [beside.compare(low, high, name="training", paper=PAPER) for low, high in pairs]
         found.append({
             "model": student,
             "found": order,
@@ -77,50 +89,17 @@ def orders(rows: list[Cells]) -> list[Cells]:
     return found
 
 
-def _ranked(accuracies: Mapping[str, float]) -> str:
-    """Names from the lowest to the highest, with the sign that stands between neighbours."""
-    order = sorted(accuracies, key=lambda name: accuracies[name])
-    signs = [" = " if accuracies[low] == accuracies[high] else " < " for low, high in pairwise(order)]
-    return order[0] + "".join(sign + name for sign, name in zip(signs, order[1:], strict=True))
-
-
-def _compare(low: Cells, high: Cells) -> str:
-    """Whether what the paper has higher is higher here, too, and whether the intervals decide it."""
-    difference = high["top-1 %"] - low["top-1 %"]
-    seeds = [high["seeds"][seed] > low["seeds"][seed] for seed in low["seeds"] if seed in high["seeds"]]
-    apart = high["interval"][0] > low["interval"][1] or high["interval"][1] < low["interval"][0]
-    verdict = "the intervals lie apart" if apart else "undecided, the intervals overlap"
-    return (
-        f"{high['training']} against {low['training']}: {difference:+.2f} points, higher in {sum(seeds)} of "
-        f"{len(seeds)} seeds; {verdict}; the paper: {high[PAPER] - low[PAPER]:+.2f}"
-    )
-
-
 def differences(protocol: Protocol, results: Results) -> list[Cells]:
     """Setting by setting, the paper's and this run's."""
     setting = protocol.setting
-    recipe = _recipe_of(protocol, results)
-    teacher_epochs = setting.teacher_epochs or setting.num_epochs
     stored = min(setting.store_epochs or setting.num_epochs, setting.num_epochs)
-    rate = recipe.get("learning_rates", {}).get("peak")
     return [
-        _line("training images", "50,000 of CIFAR-100", f"{setting.images.num_samples:,} of {setting.images.name}"),
-        _line("test images", "10,000", f"{setting.validation.num_samples:,}"),
-        _line("image size", "not given", f"{setting.side} px"),
-        _line("augmentation", "not given", setting.view),
-        _line("batch", "not given", str(setting.batch)),
-        _line("epochs", "60 (Table IV: 30)", str(setting.num_epochs)),
-        _line("warm-up epochs", "5", _plain(recipe.get("warmup_epochs"))),
-        _line("peak learning rate", "2e-4", _plain(rate)),
-        _line("weight decay", "0.01", _plain(recipe.get("weight_decay"))),
-        _line("stochastic depth", "not given", _plain(recipe.get("drop_path"))),
-        _line("other options", "", " ".join(setting.options) or "none"),
-        _line("teacher before fine-tuning", "pre-trained on ImageNet-1k", _origin(setting, TEACHER)),
-        _line("teacher's epochs", "60", "-" if _is_given(setting, TEACHER) else str(teacher_epochs)),
-        _line("teacher in training", "runs on every batch", f"never: logits from a store; epochs of views: {stored}"),
-        _line("copied blocks", "not said whether frozen", "frozen" if setting.freeze_copied else "trained on"),
-        _line("seeds", "1, not said", f"{len(setting.seeds)}, one teacher for all"),
-    ]
+        *beside.settings(setting, TEACHER, _recipe_of(protocol, results), SETTINGS),
+        side_by_side("teacher in training", "runs on every batch", "never: logits from a store; epochs of views: "
+                     f"{stored}"),
+        side_by_side("copied blocks", "not said whether frozen", "frozen" if setting.freeze_copied else "trained on"),
+        side_by_side("seeds", "1, not said", f"{len(setting.seeds)}, one teacher for all"),
+    ]  # fmt: skip
 
 
 def columns(rows: list[Cells]) -> list[str]:
@@ -128,47 +107,14 @@ def columns(rows: list[Cells]) -> list[str]:
     return [column for column in COLUMNS if any(column in row for row in rows)]
 
 
-def _line(what: str, paper: str, here: str) -> Cells:
-    return {"what": what, "paper": paper, "here": here}
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {item:.3g}" for name, item in value.items())
-    return f"{value:.3g}" if isinstance(value, (int, float)) else "-"
-
-
 def _recipe_of(protocol: Protocol, results: Results) -> dict[str, Any]:
-    """What the first finished student was trained with, as its run wrote it down."""
+    """What the first finished student was trained with."""
     names = [f"{row.variant.name}-seed{seed}" for seed in protocol.setting.seeds for row in protocol.setting.rows]
-    for name in names:
-        if name in results and (file := Path(results[name]["out"]) / "run.yaml").exists():
-            described = yaml.safe_load(file.read_text(encoding="utf-8"))
-            effective = {name: described["effective"][name] for name in ("drop_path", "learning_rates")}
-            return {**described["options"]["recipe"], **effective}
-    return {}
-
-
-def _is_given(setting: Setting, name: str) -> bool:
-    return name in dict(setting.teacher_checkpoints)
+    return next((found for name in names if (found := beside.recipe_of(results.get(name)))), {})
 
 
 def _teacher_words(setting: Setting, name: str) -> str:
-    return "teacher, given" if _is_given(setting, name) else "teacher, fine-tuned"
-
-
-def _origin(setting: Setting, name: str) -> str:
-    """What a teacher was before it was fine-tuned, in words."""
-    if _is_given(setting, name):
-        return "not known: a file that was given"
-    if setting.pretrain_data is not None:
-        same = setting.pretrain_data == setting.data
-        here = "the training images themselves" if same else Path(setting.pretrain_data).stem
-        epochs = setting.pretrain_epochs or setting.teacher_epochs or setting.num_epochs
-        return f"pre-trained from random weights on {here}, {epochs} epochs"
-    if setting.initial == "pretrained":
-        return "timm's pretrained weights (ImageNet-1k)"
-    return "random weights: not pre-trained" if setting.initial == "random" else "a file that was given"
+    return "teacher, given" if beside.is_given(setting, name) else "teacher, fine-tuned"
 
 
 def model_rows(result: Result | None) -> list[Cells]:

@@ -76,6 +76,8 @@ class Card:
     """Name, count and fingerprint of the training data; no paths."""
     training: dict[str, Any] = field(default_factory=dict)
     """How it was trained: the effective settings."""
+    export: dict[str, Any] = field(default_factory=dict)
+    """What ``export`` says of the file it wrote; empty for what a run left."""
     sha256: str = ""
     """Of the weights, as ``weights_sha256`` computes it; filled in by ``save_model``."""
     version: int = CARD_VERSION
@@ -101,7 +103,8 @@ class Card:
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
         names = None if self.class_names is None else list(self.class_names)
-        return {**asdict(self), "class_names": names, "preprocessing": self.preprocessing.to_dict()}
+        values = {**asdict(self), "class_names": names, "preprocessing": self.preprocessing.to_dict()}
+        return values if self.export else {name: value for name, value in values.items() if name != "export"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Card:
@@ -167,16 +170,26 @@ def save_model(path: str | Path, state: Mapping[str, torch.Tensor], card: Card) 
     Returns:
         The card as written.
     """
+    card = replace(card, sha256=weights_sha256(state))
+    save_weights(Path(path), state)
+    save_card(Path(path), card)
+    return card
+
+
+def save_weights(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write weights alone, as ``save_model`` does, and in the file's head what else it is to say of itself."""
     from safetensors.torch import save_file
 
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in state.items()}
-    card = replace(card, sha256=weights_sha256(plain))
-    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata={"format": "pt"}))
+    head = {"format": "pt", **(metadata or {})}
+    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata=head))
+
+
+def save_card(path: Path, card: Card) -> None:
+    """Write the card beside a file of weights, as ``save_model`` does."""
     text = json.dumps(card.to_dict(), indent=2, ensure_ascii=False) + "\n"
     write_atomically(card_path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return card
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

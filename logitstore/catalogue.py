@@ -177,14 +177,15 @@ def count(name: str, *, num_classes: int, size: int) -> tuple[int, int]:
     """
     try:
         with torch.device("meta"):
-            return _counted(build_model(name, num_classes=num_classes, size=size), size)
+            return count_made(build_model(name, num_classes=num_classes, size=size), size)
     except Exception:  # some models read values while they are made, or run operations that know no shapes alone
         model = build_model(name, num_classes=num_classes, size=size)
         require_runs(model, size, name=name)
-        return _counted(model, size)
+        return count_made(model, size)
 
 
-def _counted(model: nn.Module, size: int) -> tuple[int, int]:
+def count_made(model: nn.Module, size: int) -> tuple[int, int]:
+    """``count`` of a model that is there; it is in eval mode and wants no gradient afterwards."""
     model.eval().requires_grad_(False)  # the counter's hooks fail where a parameter is an input of a layer
     image_1CHW = torch.zeros(1, 3, size, size)
     # Plain products of matrices instead of fused attention, of which the counter does not know every kernel.

@@ -41,6 +41,7 @@ def test_what_a_run_leaves_behind(store: Path, unbroken: TrainResult) -> None:
     assert (card.model, card.num_classes, card.size) == (STUDENT, 10, 32)
     assert card.accuracy == unbroken.accuracy
     assert card.training["store"]
+    assert [teacher["name"] for teacher in card.training["teachers"]] == ["train_cases:pooled_teacher"]
     assert str(store.parent) not in json.dumps(card.to_dict())
     lines = metrics(unbroken.out)
     assert [line["step"] for line in lines if line["group"] == "train"] == list(range(1, 13))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -149,8 +150,15 @@ def _card(config: TrainConfig, feed: Feed, learner: Learner, folder: RunFolder) 
         size=feed.loader.size,
         preprocessing=learner.preprocessing,
         data=folder.identity["data"],
-        training={name: value for name, value in folder.identity.items() if name != "data"},
+        training={**{name: value for name, value in folder.identity.items() if name != "data"}, **_teachers(feed)},
     )
+
+
+def _teachers(feed: Feed) -> dict[str, Any]:
+    """Whose answers the stores hold, for the card; a run's identity has the stores' ids instead."""
+    members = () if feed.store is None else feed.store.members
+    told = [{key: store.manifest.teacher.get(key) for key in ("name", "sha256")} for store in members]
+    return {"teachers": told} if told else {}
 
 
 def _take_over(config: TrainConfig, feed: Feed, model: nn.Module, out: Path) -> InitialWeights | None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from logitstore.pack import PackConfig
     from logitstore.plan import PlanConfig
     from logitstore.recheck import VerifyConfig, verify
+    from logitstore.replay import TrainBatches, TrainLoss, ValidationViews
     from logitstore.store import Manifest, Store, VerifyReport, create_store, open_store
     from logitstore.train import TrainConfig
     from logitstore.views import Renderer, ViewSpec, view_spec
@@ -46,7 +47,10 @@ __all__ = [
     "PlanConfig",
     "Renderer",
     "Store",
+    "TrainBatches",
     "TrainConfig",
+    "TrainLoss",
+    "ValidationViews",
     "VerifyConfig",
     "VerifyReport",
     "ViewLoader",
@@ -80,7 +84,10 @@ _HOMES = {
     "PlanConfig": "plan",
     "Renderer": "views",
     "Store": "store",
+    "TrainBatches": "replay",
     "TrainConfig": "train",
+    "TrainLoss": "replay",
+    "ValidationViews": "replay",
     "VerifyConfig": "recheck",
     "VerifyReport": "store",
     "ViewLoader": "loader",

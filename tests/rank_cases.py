@@ -68,7 +68,8 @@ class RankServer:
             world: how many; one is an ordinary process.
             arguments: of the command line.
             log: start of the names of their logs.
-            options: ``signal``: that the rank ``rank`` sends itself the signal ``name`` ``before`` or ``after`` a step.
+            options: ``signal``: that the rank ``rank`` sends itself the signal ``name`` ``before`` or ``after`` a step;
+                ``script``: to run instead of the command line.
         """
         for old in log.parent.glob(f"{log.name}.*.*"):
             old.unlink()

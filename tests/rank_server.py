@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import sys
 import zlib
@@ -37,6 +38,10 @@ def run(job: dict[str, Any], rank: int) -> None:
         }  # fmt: skip
     watch_steps(job, rank)
     try:
+        if "script" in job:
+            sys.argv = [job["script"], *job["arguments"]]
+            runpy.run_path(job["script"], run_name="__main__")
+            sys.exit()
         cli.main(job["arguments"], prog_name="logitstore")
     except SystemExit as end:
         sys.stdout.flush()

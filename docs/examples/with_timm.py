@@ -1,0 +1,74 @@
+"""Train a student from a store with timm's training task, which timm has since 1.0.23.
+
+    python with_timm.py --store runs/dump/swin_t-digits --student swin_n --epochs 6
+    torchrun --nproc-per-node 2 with_timm.py --store runs/dump/swin_t-digits --student swin_n --epochs 6
+"""
+
+import argparse
+import os
+
+import timm
+import torch
+import torch.distributed as dist
+from timm.optim import create_optimizer_v2
+from timm.task import ClassificationTask
+from timm.utils import AverageMeter, accuracy, dispatch_clip_grad
+from torch import nn
+from torch.utils.data import DataLoader
+
+import students
+from logitstore import TrainBatches, TrainConfig, TrainLoss, ValidationViews
+from logitstore.device import normalise
+from logitstore.models import own_preprocessing
+
+
+def train(config: TrainConfig) -> tuple[nn.Module, float]:
+    """The student that the configuration asks for, and its top-1 accuracy."""
+    recipe, batches = config.effective_recipe(), TrainBatches(config)
+    device, steps = batches.device, batches.epochs * len(batches)
+    torch.manual_seed(config.seed)
+    student = timm.create_model(
+        students.resolve(config.student),
+        num_classes=batches.num_classes,
+        drop_path_rate=recipe.drop_path_of(config.student),
+        **students.build_arguments(config.student, batches.size),
+    ).to(device)
+    fed, rate = own_preprocessing(student, batches.size), recipe.learning_rates(recipe.batch_size).peak
+    task = ClassificationTask(student, criterion=TrainLoss(config), device=device)  # its targets are whole batches
+    if dist.is_initialized():
+        task.prepare_distributed()
+    optimizer = create_optimizer_v2(student, "adamw", lr=rate, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, cycle_momentum=False)
+
+    for epoch in range(batches.epochs):
+        batches.set_epoch(epoch)
+        task.train()
+        for batch in batches:
+            result = task(normalise(batch["views"], fed.mean, fed.std, device), batch)
+            result["loss"].backward()
+            if recipe.clip_grad is not None:
+                dispatch_clip_grad(student.parameters(), recipe.clip_grad)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+
+    student.eval()
+    top1, views = AverageMeter(), ValidationViews(batches.validation, size=batches.size, crop_pct=fed.crop_pct)
+    for batch in DataLoader(views, batch_size=64):  # all of them in every process: they need not agree on it
+        with torch.no_grad():
+            logits = student(normalise(batch["views"], fed.mean, fed.std, device))
+        top1.update(accuracy(logits, batch["labels"].to(device))[0].item() / 100, len(logits))
+    return student, top1.avg
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
+    for name in ("--store", "--data", "--student", "--exclude"):
+        parser.add_argument(name)
+    for name in ("--epochs", "--batch-size"):
+        parser.add_argument(name, type=int)
+    if "LOCAL_RANK" in os.environ:  # started by torchrun
+        dist.init_process_group()
+    print(f"{train(TrainConfig(**vars(parser.parse_args())))[1]:.1%} top-1")
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,19 @@
+"""Views and targets for training loops of other libraries: what ``train`` learns from, as plain tensors.
+
+========== ====================================================================
+module     what lives there
+========== ====================================================================
+batches    ``TrainBatches``: an iterable data set of torch, one dict a batch
+loss       ``TrainLoss``: the losses of a run, of logits and such a dict
+validation ``ValidationViews``: a data set of torch, one dict an image
+========== ====================================================================
+
+All three take a ``TrainConfig`` and read of it what concerns them. No framework is known here: what each wants of an
+iterable is little, and docs/examples shows it.
+"""
+
+from logitstore.replay.batches import TrainBatches
+from logitstore.replay.loss import TrainLoss
+from logitstore.replay.validation import ValidationViews
+
+__all__ = ["TrainBatches", "TrainLoss", "ValidationViews"]

@@ -238,6 +238,11 @@ def several(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
     return values or None
 
 
+def listed(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """The parts of a text between commas; None where there is none."""
+    return None if value is None else tuple(part.strip() for part in value.split(","))
+
+
 option = partial(click.option, show_default=True)
 count = click.IntRange(min=1)
 json_option = option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from logitstore.console import Command, Numbers, Pair, count, one_or_several, option, several
+from logitstore.console import Command, Numbers, Pair, count, listed, one_or_several, option, several
 
 _PACK = (
     option("--data", required=True, help="A folder, FILE.npz, FILE.tar, a timm data set name, also of a stream."),
@@ -193,6 +193,13 @@ _TRAIN = (
         type=Pair(example="13:1"),
         help="w_d:w_s, the weights of distillation and hard-label loss in their harmonic mean.",
     ),
+    option("--teacher-online", metavar="TEACHER",
+           help="Keep a teacher in memory, too, as dump's --teacher: learn from its attention and hidden states."),
+    option("--teacher-checkpoint", help="Its weights.  [default: what finetune left, else timm's pretrained ones]"),
+    option("--attention-weight", default=1.0, help="Weight of the loss on attention, with --teacher-online."),
+    option("--hidden-weight", default=0.1, help="Weight of the loss on hidden states, likewise."),
+    option("--match", metavar="S:T,...", callback=listed,
+           help="Layers compared, student:teacher, from 0.  [default: MiniViT's, or every second of equally many]"),
     option("--init-from", help="Start from these weights of the same family: a file, or the folder of a run."),
     option("--cut", type=int, help="Leading blocks copied from --init-from.  [default: all at the same place in both]"),
     option("--freeze-copied", is_flag=True, help="Hold what was copied fixed."),

@@ -22,7 +22,7 @@ RANKS = [
     {"loader", "losses", "topk", "students", "published"},
     {"models", "optim", "scoring", "initial", "cuts"},
     {"teacher", "trained", "learning", "pack", "convert"},
-    {"inference"},
+    {"inference", "online"},
     {"sampling"},
     {"dump", "finetune", "train", "evaluate", "recheck", "plan", "report", "catalogue"},
     {"replay"},

@@ -116,7 +116,8 @@ def sample_of(hint: Any) -> Any:
 
 def test_every_field_goes_through_a_run_file(tmp_path: Path) -> None:
     special = {"recipe": "swin_framework", "shuffle": "shards", "joint": "alpha", "distillation": "kl"}
-    special |= {"store": ("one", "two"), "weights": (0.5, 0.25)}
+    special |= {"store": ("one", "two"), "weights": (0.5, 0.25), "match": ("3:5", "1:1")}
+    special |= {"student_args": ("depth=2",), "share": "all"}
     values = {field.name: special.get(field.name, sample_of(field.type)) for field in fields(TrainConfig)}
     values |= {"hard_labels_only": False, "tensorboard": False, "skip_bad": True}
     del values["harmonic_weights"]

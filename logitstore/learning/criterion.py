@@ -10,7 +10,7 @@ Shape suffixes: B batch, K kept classes, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -82,17 +82,19 @@ Loss = Callable[[Tensor, Targets], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The losses of a batch or of a piece of it, scalars on the device; at least one of them."""
+    """The losses of a batch or of a piece of it, scalars on the device; at least one of the first two."""
 
     distillation: Tensor | None = None
     """L_d, against the teacher."""
     labels: Tensor | None = None
     """L_s, against hard labels."""
+    attention: Tensor | None = None
+    """On attention, against a teacher in memory."""
+    hidden: Tensor | None = None
+    """On hidden states, likewise."""
 
     def __add__(self, other: Parts) -> Parts:
-        return Parts(
-            distillation=_added(self.distillation, other.distillation), labels=_added(self.labels, other.labels)
-        )
+        return Parts(**{name: _added(value, getattr(other, name)) for name, value in vars(self).items()})
 
     @property
     def both(self) -> tuple[Tensor, Tensor]:
@@ -102,23 +104,31 @@ class Parts:
 
     def each(self, function: Callable[[Tensor], Tensor]) -> Parts:
         """A function of each loss that there is."""
-        return Parts(
-            distillation=None if self.distillation is None else function(self.distillation),
-            labels=None if self.labels is None else function(self.labels),
-        )
+        return Parts(**{name: None if value is None else function(value) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coefficients:
-    """How two losses are joined; with one there is nothing to join."""
+    """How two losses are joined, with one there is nothing to join; and what is added to the joint loss."""
 
     values: tuple[float, float] | tuple[Tensor, Tensor] | None = None
     """c_d and c_s: numbers, or scalars on the device without a gradient."""
     alpha: float | Tensor | None = None
     """The weight of the loss on hard labels, where the joint loss is written with one."""
+    attention: float = 0.0
+    """Of the loss on attention."""
+    hidden: float = 0.0
+    """Of the loss on hidden states."""
 
     def join(self, parts: Parts) -> Tensor:
-        """c_d L_d + c_s L_s, or the one loss there is."""
+        """c_d L_d + c_s L_s, or the one loss there is; and the weighted losses on attention and hidden states."""
+        total = self._joint(parts)
+        for weight, value in ((self.attention, parts.attention), (self.hidden, parts.hidden)):
+            if value is not None:
+                total = total + weight * value
+        return total
+
+    def _joint(self, parts: Parts) -> Tensor:
         if self.values is not None:
             return joint_loss(*parts.both, self.values)
         single = parts.labels if parts.distillation is None else parts.distillation
@@ -140,6 +150,10 @@ class Criterion:
     """Weight of L_s at the first and the last step."""
     harmonic_weights: tuple[float, float] = (13.0, 1.0)
     """Weights w_d and w_s of the harmonic mean."""
+    attention_weight: float = 0.0
+    """Of the loss on attention, which is added to what the others come to; 0 where there is none."""
+    hidden_weight: float = 0.0
+    """Of the loss on hidden states, likewise."""
 
     def __post_init__(self) -> None:
         losses = (self.distillation is not None) + (self.labels is not None)
@@ -164,6 +178,10 @@ class Criterion:
             parts: the losses of the whole batch; read only where ``needs_losses`` says so.
             progress: 0 at the first step of the run, 1 at the last.
         """
+        joint = self._joint_coefficients(parts, progress)
+        return replace(joint, attention=self.attention_weight, hidden=self.hidden_weight)
+
+    def _joint_coefficients(self, parts: Parts, progress: float) -> Coefficients:
         if self.joint == "none":
             return Coefficients()
         if self.joint == "alpha":

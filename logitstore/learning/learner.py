@@ -9,6 +9,8 @@ Shape suffixes: B batch, C classes or colours, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial, reduce
 from itertools import pairwise
 from math import isfinite
@@ -23,6 +25,7 @@ from logitstore.cards import Preprocessing
 from logitstore.device import Arriving, autocast, normalise, seeded
 from logitstore.distributed import Ranks
 from logitstore.errors import NonFiniteError
+from logitstore.learning.beside import Beside
 from logitstore.learning.criterion import Coefficients, Criterion, Parts, Targets
 from logitstore.learning.step import Placed, StepLoss
 from logitstore.loader import Batch
@@ -47,6 +50,8 @@ class Learner:
         trained: the modules that work as in training, where all others are to stay in eval mode; None is the whole
             model but for ``frozen_modules``.
         rate_option: what the command calls the peak learning rate, for messages.
+        beside: a model beside this one, for losses on what is inside of both, which are added to the others; None is
+            none.
         ranks: the processes that train the model together. BatchNorm sees the images of all of them on GPUs; on CPUs,
             where torch has no such layer, each sees its own, and the statistics that are kept are the first one's.
     """
@@ -65,6 +70,7 @@ class Learner:
         accumulate: int = 1,
         trained: Sequence[nn.Module] | None = None,
         rate_option: str = "--base-lr",
+        beside: Beside | None = None,
         ranks: Ranks | None = None,
     ) -> None:
         self._ranks = ranks or Ranks()
@@ -75,7 +81,7 @@ class Learner:
         self.step = 0
         self._criterion, self._recipe, self._seed, self._accumulate = criterion, recipe, seed, accumulate
         self._trained, self._frozen = trained, frozen_modules(self.model)
-        self._rate_option = rate_option
+        self._rate_option, self._beside = rate_option, beside
         self._optimizer = create_optimizer(self.model, recipe, global_batch=recipe.batch_size)
         self._schedule = create_schedule(
             self._optimizer, recipe, global_batch=recipe.batch_size, steps_per_epoch=steps_per_epoch
@@ -145,7 +151,7 @@ class Learner:
         done: list[Parts] = []
         for piece, rows in enumerate(pieces):
             with self._ranks.gradients(replica, last=piece == len(pieces) - 1):
-                parts = self._losses(replica, placed, piece, rows, total)
+                parts = self._losses(replica, self._beside, placed, piece, rows, total)
                 done.append(parts.each(Tensor.detach))
                 if known is None:
                     whole = done[-1].each(self._ranks.added) if self._criterion.needs_losses else done[-1]
@@ -166,26 +172,34 @@ class Learner:
             self._replica = self._ranks.replicated(self.model, self.device)
         return self._replica
 
-    def _losses(self, model: nn.Module, placed: Placed, piece: int, rows: slice, total: float) -> Parts:
+    def _losses(
+        self, model: nn.Module, beside: Beside | None, placed: Placed, piece: int, rows: slice, total: float
+    ) -> Parts:
         """The losses of a piece times its share of the whole batch's weight, so that they add up to the batch's.
 
         Twice the same for the same step: what layers draw depends on seed, step and piece.
         """
         images_BCHW = normalise(placed.views_BCHW[rows], self.preprocessing.mean, self.preprocessing.std, self.device)
         number = self._ranks.rank * self._accumulate + piece
-        with seeded(self.device, self._seed, self.step, number), autocast(self.device, self.dtype):
+        watching = nullcontext() if beside is None else beside.watching()
+        with seeded(self.device, self._seed, self.step, number), autocast(self.device, self.dtype), watching as inner:
             logits_BC = _mean_logits(model(images_BCHW))
+        targets = placed.targets.rows(rows)
+        parts = self._criterion.parts(logits_BC, targets)
+        if inner is not None:
+            attention, hidden = inner(placed.views_BCHW[rows], targets.weight_B)
+            parts = replace(parts, attention=attention, hidden=hidden)
         share = float(placed.batch.weight_B[rows].sum()) / total
-        return self._criterion.parts(logits_BC, placed.targets.rows(rows)).each(partial(torch.mul, other=share))
+        return parts.each(partial(torch.mul, other=share))
 
     @torch.no_grad()
     def _survey(self, placed: Placed, pieces: list[slice], total: float) -> Parts:
-        """The losses of the whole batch, without a gradient; leaves the model as it is.
+        """The losses of the whole batch that are joined, without a gradient; leaves the model as it is.
 
         Layers work as in training, so BatchNorm sees the batch here, too: its statistics are put back.
         """
         before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        losses = (self._losses(self.model, placed, piece, rows, total) for piece, rows in enumerate(pieces))
+        losses = (self._losses(self.model, None, placed, piece, rows, total) for piece, rows in enumerate(pieces))
         whole = reduce(add, losses).each(self._ranks.added)
         for buffer, value in before:
             buffer.copy_(value)

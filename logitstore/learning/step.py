@@ -18,14 +18,14 @@ class StepLoss:
     """The losses of a batch before its step, on the device, detached."""
 
     parts: Parts
-    """Distillation loss and loss on labels."""
+    """Distillation loss, loss on labels, and those on what is inside of student and teacher."""
     coefficients: Coefficients
     """How they were joined."""
     total: Tensor
     """What was minimised."""
 
     def numbers(self) -> dict[str, float]:
-        """By name, for a log: ``loss``, and of ``loss_distillation``, ``loss_labels`` and ``alpha`` those there are.
+        """By name, for a log: ``loss``, each part of it that there is before it is weighted, and ``alpha``.
 
         Waits for the device.
         """
@@ -33,6 +33,8 @@ class StepLoss:
             "loss": self.total,
             "loss_distillation": self.parts.distillation,
             "loss_labels": self.parts.labels,
+            "loss_attention": self.parts.attention,
+            "loss_hidden": self.parts.hidden,
             "alpha": self.coefficients.alpha,
         }
         return {name: float(value) for name, value in named.items() if value is not None}

@@ -85,7 +85,8 @@ def _relation_loss(student_GSNC: Tensor, teacher_GSNC: Tensor, weight_B: Tensor 
 def _scaled(states_GSNC: Tensor) -> Tensor:
     """States one below the other, [G, S N, C], whose products are scaled by 1 / sqrt(C)."""
     states_GRC = states_GSNC.to(precision(states_GSNC)).flatten(1, 2)
-    return states_GRC * states_GRC.shape[2] ** -0.25
+    scaled_GRC: Tensor = states_GRC * states_GRC.shape[2] ** -0.25
+    return scaled_GRC
 
 
 def _shares(weight_B: Tensor, groups: int) -> Tensor:
@@ -135,7 +136,7 @@ def _by_chunks(
 
 def _products(states_GRC: Tensor, part: slice, states: int) -> Tensor:
     """Of some rows with all of their window: [G, rows, S, N]."""
-    products_GQR = states_GRC[:, part] @ states_GRC.mT
+    products_GQR: Tensor = states_GRC[:, part] @ states_GRC.mT
     return products_GQR.view(*products_GQR.shape[:2], states, -1)
 
 

@@ -7,15 +7,13 @@ from os import PathLike, fspath
 from typing import Any, get_type_hints
 
 from logitstore.errors import InputError
-from logitstore.learning.runfile import read_options
+from logitstore.online.options import OnlineOptions, read_online
 from logitstore.store.ensemble import normalised
 from logitstore.train.architecture import read_architecture
-from logitstore.views.spec import names_transform
+from logitstore.train.repeating import ONLINE, STORE_FLAGS, TEACHER_LOSS, repeated_options
 from students.names import Argument
-from students.recipes import RECIPES, Recipe, select_recipe
+from students.recipes import Recipe, select_recipe
 
-_TEACHER_LOSS = ("distillation", "temperature", "joint", "alpha", "harmonic_weights")
-_STORE_FLAGS = ("store", "weights", "topk", "shuffle")
 _RECIPE_FIELDS = (
     "epochs",
     "warmup_epochs",
@@ -33,7 +31,7 @@ _RECIPE_FIELDS = (
     "cutmix",
     "betas",
     "eps",
-    *_TEACHER_LOSS,
+    *TEACHER_LOSS,
 )
 
 
@@ -116,6 +114,18 @@ class TrainConfig:
     """Weight of the loss on hard labels: fixed, or at the first and the last step; of the joint loss ``alpha`` only."""
     harmonic_weights: tuple[float, float] | None = None
     """Weights of distillation loss and label loss; of the joint loss ``harmonic`` only."""
+    teacher_online: str | None = None
+    """A teacher to keep in memory, too, as ``dump`` takes it: the student then also learns from its attention and
+    hidden states. Targets for logits come from the store all the same."""
+    teacher_checkpoint: str | None = None
+    """Weights of ``teacher_online``; None is as for ``dump``."""
+    attention_weight: float = 1.0
+    """Weight of the loss on attention, with ``teacher_online``."""
+    hidden_weight: float = 0.1
+    """Weight of the loss on hidden states, likewise."""
+    match: tuple[str, ...] | None = None
+    """Layers of student and ``teacher_online`` that are compared, each pair ``student:teacher``, counted over all
+    stages from 0; None takes those of MiniViT, or every second one of equally many."""
     init_from: str | None = None
     """Weights to start from, a file or the folder of a run, of a model of the student's family; None starts at random.
     What corresponds is copied, see ``students.transfer``."""
@@ -165,7 +175,7 @@ class TrainConfig:
         if self.shuffle not in (None, "shards"):
             raise InputError(f"--shuffle must be shards, got {self.shuffle}.")
         if self.hard_labels_only:
-            for name in _TEACHER_LOSS:
+            for name in TEACHER_LOSS:
                 if getattr(self, name) is not None:
                     raise InputError(
                         f"--hard-labels-only leaves no loss but that on labels, so --{name.replace('_', '-')} has no "
@@ -177,6 +187,7 @@ class TrainConfig:
             normalised(self.weights, len(self.stores))
         recipe = self.effective_recipe()
         self._require_a_use_of_the_store(recipe)
+        _ = self.online
         batch = recipe.batch_size
         if batch % 2 or self.accumulate > batch:
             raise InputError(
@@ -196,14 +207,25 @@ class TrainConfig:
             why, way_out = "--hard-labels-only opens no store", "leave one out"
         elif self.distillation == "none":
             why, way_out = "--distillation none opens no store", "leave one out"
-        for name in _STORE_FLAGS:
+        for name in STORE_FLAGS:
             if getattr(self, name) is not None:
-                raise InputError(f"{why}, so --{name} has no meaning; {way_out}.")
+                raise InputError(f"{why}, so --{name.replace('_', '-')} has no meaning; {way_out}.")
 
     @property
     def architecture(self) -> dict[str, Argument]:
         """The arguments of the student's architecture that were given, by name."""
         return read_architecture(self.student_args, self.share)
+
+    @property
+    def online(self) -> OnlineOptions | None:
+        """What is asked of a teacher in memory; None where there is none."""
+        return read_online(
+            self.teacher_online,
+            checkpoint=self.teacher_checkpoint,
+            attention_weight=self.attention_weight,
+            hidden_weight=self.hidden_weight,
+            match=self.match,
+        )
 
     @property
     def stores(self) -> tuple[str, ...]:
@@ -227,20 +249,10 @@ class TrainConfig:
                 what the file says about its store and its loss falls away.
 
         Raises:
-            InputError: the file cannot be read, a value is of another type or out of range, or the views are made by
-                a transform that ``overrides`` do not name: code is never imported on a file's word.
+            InputError: the file cannot be read, a value is of another type or out of range, or the views or the teacher
+                are made by code that ``overrides`` do not name: it is never imported on a file's word.
         """
-        options = read_options(path, get_type_hints(cls))
-        if overrides.get("view") is None:
-            _refuse_transform(path, options)
-        of_a_teacher = (*_STORE_FLAGS, *_TEACHER_LOSS)
-        if _leaves_labels_alone(overrides, options):
-            options = {name: value for name, value in options.items() if name not in of_a_teacher}
-        elif any(overrides.get(name) is not None for name in of_a_teacher):
-            options.pop("hard_labels_only", None)
-        if isinstance(overrides.get("store"), str):
-            options.pop("weights", None)
-        return cls(**{**options, **overrides})
+        return cls(**{**repeated_options(path, get_type_hints(cls), overrides), **overrides})
 
     def options(self) -> dict[str, Any]:
         """The options that repeat this run, as JSON types: what was given, and the recipe in full instead of its name.
@@ -248,7 +260,8 @@ class TrainConfig:
         ``fresh`` is left out: it is about what lay in the folder before.
         """
         given = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ("fresh", "recipe", "drop_path", *_RECIPE_FIELDS):
+        unused = ONLINE if self.teacher_online is None else ()
+        for name in ("fresh", "recipe", "drop_path", *_RECIPE_FIELDS, *unused):
             del given[name]
         given["recipe"] = self.effective_recipe().to_dict()
         return {name: _plain(value) for name, value in given.items() if value is not None}
@@ -277,25 +290,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(entry) for entry in value]
     return fspath(value) if isinstance(value, PathLike) else value
-
-
-def _refuse_transform(path: str | PathLike[str], options: dict[str, Any]) -> None:
-    recipe = options.get("recipe")
-    for view in (options.get("view"), recipe.view if isinstance(recipe, Recipe) else None):
-        if view is not None and names_transform(view):
-            raise InputError(
-                f"{path} asks for views by the transform {view}; code is never imported on a file's word, so name it "
-                f"yourself: --view {view}"
-            )
-
-
-def _leaves_labels_alone(overrides: dict[str, Any], options: dict[str, Any]) -> bool:
-    """Whether overrides of a run file's options leave the teacher out."""
-    if overrides.get("hard_labels_only") or overrides.get("distillation") == "none":
-        return True
-    if (overrides.get("distillation") or options.get("distillation")) is not None:
-        return False
-    recipe = overrides.get("recipe")
-    if recipe in RECIPES:
-        recipe = RECIPES[recipe]()
-    return isinstance(recipe, Recipe) and recipe.distillation == "none"

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from logitstore.cards import Card, run_folder
@@ -23,6 +24,7 @@ from logitstore.learning.folder import RunFolder, require_elsewhere
 from logitstore.learning.learner import Learner
 from logitstore.learning.run import Run
 from logitstore.models import build_model, model_name, own_preprocessing
+from logitstore.online import OnlineTeacher, open_online
 from logitstore.progress import ProgressFactory
 from logitstore.train.config import TrainConfig
 from logitstore.train.feed import open_feed
@@ -95,11 +97,12 @@ def _prepare(config: TrainConfig, ranks: Ranks, opener: Callable[..., Feed]) -> 
     initial = _take_over(config, feed, model, out)
     preprocessing = own_preprocessing(model, feed.loader.size)
     require_runs(model, feed.loader.size, name=student)
+    online = _open_online(config, feed, model, device, dtype)
     stored, initialised = feed.store is not None, initial is not None and initial.transfer.cut is None
     unfit = misfits(recipe, student, model, feed.loader.spec, stored=stored, initialised=initialised)
     learner = Learner(
         model,
-        make_criterion(recipe),
+        make_criterion(recipe) if online is None else online.added_to(make_criterion(recipe)),
         recipe,
         preprocessing=preprocessing if initial is None else initial.preprocessing(preprocessing),
         steps_per_epoch=feed.steps_per_epoch,
@@ -107,6 +110,7 @@ def _prepare(config: TrainConfig, ranks: Ranks, opener: Callable[..., Feed]) -> 
         device=device,
         dtype=dtype,
         accumulate=config.accumulate,
+        beside=online,
         ranks=ranks,
     )
     identity = {
@@ -115,6 +119,7 @@ def _prepare(config: TrainConfig, ranks: Ranks, opener: Callable[..., Feed]) -> 
         "drop_path": drop_path,
         **({} if initial is None else {"init_from": initial.identity()}),
         **feed.identity(),
+        **({} if online is None else {"teacher_online": online.identity()}),
         "topk": config.topk,
         "shuffle": config.shuffle,
         "seed": config.seed,
@@ -133,7 +138,11 @@ def _prepare(config: TrainConfig, ranks: Ranks, opener: Callable[..., Feed]) -> 
         card=_card(config, feed, learner, folder),
         kind="student",
         ranks=ranks,
-        notes=(*(() if initial is None else ("\n".join(initial.lines()),)), *unfit),
+        notes=(
+            *(() if initial is None else ("\n".join(initial.lines()),)),
+            *(() if online is None else online.notes(_told(feed))),
+            *unfit,
+        ),
         keep_best=True,
         checkpoint_steps=config.checkpoint_steps,
         log_steps=config.log_steps,
@@ -156,9 +165,31 @@ def _card(config: TrainConfig, feed: Feed, learner: Learner, folder: RunFolder) 
 
 def _teachers(feed: Feed) -> dict[str, Any]:
     """Whose answers the stores hold, for the card; a run's identity has the stores' ids instead."""
-    members = () if feed.store is None else feed.store.members
-    told = [{key: store.manifest.teacher.get(key) for key in ("name", "sha256")} for store in members]
+    told = _told(feed)
     return {"teachers": told} if told else {}
+
+
+def _told(feed: Feed) -> list[dict[str, Any]]:
+    """Name and weights of each teacher whose answers the stores hold."""
+    members = () if feed.store is None else feed.store.members
+    return [{key: store.manifest.teacher.get(key) for key in ("name", "sha256")} for store in members]
+
+
+def _open_online(
+    config: TrainConfig, feed: Feed, model: nn.Module, device: torch.device, dtype: torch.dtype
+) -> OnlineTeacher | None:
+    """The teacher that is to be in memory, if any."""
+    if config.online is None:
+        return None
+    return open_online(
+        config.online,
+        model,
+        name=config.student,
+        images=feed.images,
+        size=feed.loader.size,
+        device=device,
+        dtype=dtype,
+    )
 
 
 def _take_over(config: TrainConfig, feed: Feed, model: nn.Module, out: Path) -> InitialWeights | None:

@@ -8,8 +8,9 @@ A downsampling layer belongs to the block after it, as in timm, where a stage be
 the first block that is not copied is not copied either. Masks of shifted windows and indices of relative positions
 follow from the resolution and are never copied.
 
-Works on state dicts by timm's names, and on reference layouts that ``swin`` and ``tinyvit`` rename. Blocks are told by
-their names: ``layers.i.blocks.j`` (Swin), ``stages.i.blocks.j`` (TinyViT), ``blocks.j`` (ViT, DeiT).
+Works on state dicts by timm's names, and on reference layouts that ``swin``, ``tinyvit`` and ``minivit`` rename. Blocks
+are told by their names: ``layers.i.blocks.j`` (Swin), ``stages.i.blocks.j`` (TinyViT), ``blocks.j`` (ViT, DeiT). A
+MiniViT takes weights of a model with less sharing, too; what it leaves and adds is decided in ``minivit.starting``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 
 from students import swin, tinyvit
 from students.heads import Head, classifiers, fit_head
+from students.minivit import checkpoints
+from students.minivit.starting import start_from
 from students.transfer_map import COPIED, INITIALISED, RESIZED, Part, TransferMap
 
 __all__ = ["Part", "TransferMap", "block_names", "by_timm_names", "freeze", "frozen_modules", "transfer"]
@@ -38,7 +41,7 @@ _COMPUTED = ("relative_position_index", "attn_mask", "attention_bias_idxs")
 def by_timm_names(state: State) -> dict[str, Tensor]:
     """The tensors of a checkpoint under timm's names. Values are not touched."""
     plain = dict(state)
-    for layout in (swin, tinyvit):
+    for layout in (checkpoints, swin, tinyvit):
         if layout.is_reference_checkpoint(plain):
             plain = layout.from_reference(plain)
     return plain
@@ -77,6 +80,9 @@ def transfer(
     """
     theirs = {name: tensor for name, tensor in by_timm_names(teacher_state).items() if not name.endswith(_COMPUTED)}
     own = student.state_dict()
+    start = start_from(theirs, student)
+    theirs = theirs if start is None else start.state
+    added = {} if start is None else start.own
     their_blocks, own_blocks = block_names(theirs), block_names(own)
     heads = classifiers(student, own)
     whole = cut is None and their_blocks == own_blocks
@@ -85,17 +91,22 @@ def transfer(
     in_heads = tuple(f"{head}." for head in heads)
     body = [name for name in own if not name.startswith(in_heads) and not name.endswith(_COMPUTED)]
     copied = [name for name in body if whole or positions[name] < cut]
-    _require_same_names(theirs, copied, heads, whole=whole)
+    _require_same_names(theirs, [name for name in copied if name not in added], heads, whole=whole)
 
     state = dict(own)
     parts = _Parts(student, heads)
+    same = "the same architecture" if start is None else "the same place"
     for name in body:
         if name not in copied:
             parts.add(name, INITIALISED, "after the cut: random initial weights")
             continue
+        if name in added:
+            state[name] = added[name].to(own[name].dtype)
+            parts.add(name, INITIALISED, "a transformation that the weights have not")
+            continue
         state[name] = _fitted(name, theirs[name], own[name], student).to(own[name].dtype)
         if theirs[name].shape == own[name].shape:
-            parts.add(name, COPIED, "the same architecture" if whole else "before the cut")
+            parts.add(name, COPIED, same if whole else "before the cut")
         else:
             was, now = (list(tensor.shape) for tensor in (theirs[name], own[name]))
             parts.add(name, RESIZED, f"to this resolution, {name.rpartition('.')[2]} {was} to {now}")
@@ -111,6 +122,7 @@ def transfer(
         teacher_blocks=len(their_blocks),
         student_blocks=len(own_blocks),
         merging=None if whole else _merging(own_blocks, positions, cut),
+        sharing=() if start is None else start.words,
         parts=parts.in_order(own),
     )
 

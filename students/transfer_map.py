@@ -44,6 +44,8 @@ class TransferMap:
     """Blocks that the student has."""
     merging: str | None
     """A sentence: on which side of the cut the downsampling before the last stage falls; None without either."""
+    sharing: tuple[str, ...]
+    """Sentences: what a model whose blocks share weights left of weights with less sharing, and what it added."""
     parts: tuple[Part, ...]
     """In the order of the student's tensors."""
 
@@ -59,6 +61,8 @@ class TransferMap:
         """The map for people: what was copied, resized, mapped and initialised, where the cut falls, and why."""
         if self.cut is None:
             first = f"The same architecture ({self.student_blocks} blocks): the whole model is taken over."
+            if self.sharing:
+                first = f"The same architecture ({self.student_blocks} blocks) but for weight multiplexing."
         else:
             left = self.student_blocks - self.cut
             rest = f"{left} of the student's {self.student_blocks} blocks are" if left else "what follows the blocks is"
@@ -66,7 +70,7 @@ class TransferMap:
                 f"Cut after block {self.cut}: T[:{self.cut}] of the teacher's {self.teacher_blocks} blocks is copied; "
                 f"{rest} initialised."
             )
-        lines = [first]
+        lines = [first, *(f"  {sentence}" for sentence in self.sharing)]
         for kind in KINDS:
             for reason in dict.fromkeys(part.reason for part in self.parts if part.kind == kind):
                 parts = [part for part in self.parts if (part.kind, part.reason) == (kind, reason)]

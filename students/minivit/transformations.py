@@ -71,6 +71,13 @@ class MlpTransform(nn.Module):
         self.norm = None if equation else nn.LayerNorm(dim, eps=eps, **like)
         self.conv = nn.Conv2d(dim, dim, KERNEL, padding=KERNEL // 2, groups=dim, **like)
 
+    @property
+    def beginning(self) -> str:
+        """What ``neutral`` amounts to, as the end of a sentence."""
+        if self.norm is None:
+            return "they start as identities."
+        return "they start at 0, behind a norm that is not in the weights either."
+
     def input_of_mlp(self, x: Tensor, norm2: nn.Module, grid: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """The residual stream and the MLP's input.
 

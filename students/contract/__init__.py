@@ -5,14 +5,16 @@ module     what lives there
 ========== ============================================================================
 factors    the six contraction factors of a model, and the parameters they come to
 space      all models that can be contracted to, and steps between neighbours
-search     bounds that tighten, candidates, what becomes of them
+bounds     limits on parameters and throughput, which tighten from step to step
+search     candidates, step by step, and what becomes of them
 ========== ============================================================================
 
 The search trains and times nothing: it is handed functions that do, so it can be tried on a table of scores.
 """
 
+from students.contract.bounds import Bounds, tightened
 from students.contract.factors import Factors, count_parameters, published_factors, published_name
-from students.contract.search import Bounds, Draws, NoCandidateError, Search, Trial, carry_out, tightened
+from students.contract.search import Draws, NoCandidateError, Search, Trial, carry_out
 from students.contract.space import Space
 
 __all__ = [

@@ -10,11 +10,11 @@ goes on from a list of its trials.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from students.contract.bounds import Bounds, tightened
 from students.contract.factors import Factors
 from students.contract.space import Point, Space
 
@@ -43,48 +43,6 @@ class Draws(Protocol):
 
     def shuffle(self, items: list[Any]) -> None:
         """Put items into a random order, in place."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bounds:
-    """What a model must keep to."""
-
-    parameters: float = math.inf
-    """The most it may have."""
-    throughput: float = 0.0
-    """The fewest images a second."""
-
-    def allow(self, trial: Trial) -> bool:
-        """Whether a candidate that was scored keeps to them."""
-        return trial.parameters <= self.parameters and (trial.throughput or 0.0) >= self.throughput
-
-    def broken_by(self, parameters: int, throughput: float | None = None) -> str | None:
-        """The bound that a model breaks, in words; None where it keeps to those that are known of it."""
-        if parameters > self.parameters:
-            return f"{parameters:,} parameters, more than {math.floor(self.parameters):,}"
-        if throughput is not None and throughput < self.throughput:
-            return f"{throughput:,.4g} img/s, fewer than {self.throughput:,.4g}"
-        return None
-
-
-def tightened(start: Bounds, target: Bounds, step: int, steps: int) -> Bounds:
-    """The bounds of one step: start * (target / start) ** (step / steps).
-
-    A bound that the start keeps to does not tighten: it is the target's in each step.
-
-    Args:
-        start: parameters and throughput of the model that is contracted.
-        target: the bounds of the last step.
-        step: number of the step, from 1.
-        steps: how many there are.
-    """
-    share = step / steps
-    parameters, throughput = target.parameters, target.throughput
-    if step < steps and parameters < start.parameters:
-        parameters = start.parameters * (parameters / start.parameters) ** share
-    if step < steps and throughput > start.throughput:
-        throughput = start.throughput * (throughput / start.throughput) ** share
-    return Bounds(parameters=parameters, throughput=throughput)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +103,7 @@ class Search:
         self._origin = space.point(space.start)
         if (least := count(space.smallest())) > target.parameters:
             raise NoCandidateError(
-                f"The smallest model there is has {least:,} parameters, more than {math.floor(target.parameters):,}."
+                f"The smallest model there is has {least:,} parameters, more than {int(target.parameters):,}."
             )
 
     @property
@@ -161,7 +119,9 @@ class Search:
         """The best trial of those up to a step that meet the step's bounds; of equals the one with fewer parameters."""
         bounds = self.bounds_of(step)
         meeting = [
-            trial for trial in self.trials if trial.score is not None and trial.step <= step and bounds.allow(trial)
+            trial
+            for trial in self.trials
+            if trial.score is not None and trial.step <= step and bounds.allow(trial.parameters, trial.throughput)
         ]
         return max(meeting, key=lambda trial: (trial.score, -trial.parameters), default=None)
 
@@ -213,7 +173,7 @@ class Search:
         many = sum(trial.throughput is None for trial in drawn)
         fastest = f"; the fastest of the others reached {max(speeds):,.4g} img/s" if speeds else ""
         return (
-            f"None of {len(drawn)} candidates of step {self.step} meets its bounds ({_bounds(bounds)}): {many} had too "
+            f"None of {len(drawn)} candidates of step {self.step} meets its bounds ({bounds}): {many} had too "
             f"many parameters{fastest}."
         )
 
@@ -299,12 +259,3 @@ def carry_out(
     best = search.best(search.steps)
     assert best is not None, "each step ends with one that meets its bounds"
     return best
-
-
-def _bounds(bounds: Bounds) -> str:
-    parts = []
-    if bounds.parameters < math.inf:
-        parts.append(f"at most {math.floor(bounds.parameters):,} parameters")
-    if bounds.throughput > 0:
-        parts.append(f"at least {bounds.throughput:,.4g} img/s")
-    return ", ".join(parts)

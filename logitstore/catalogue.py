@@ -8,8 +8,6 @@ product of matrices in attention; norms, activations and sums count for nothing,
 from __future__ import annotations
 
 import fnmatch
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,11 +18,12 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from logitstore.device import autocast, dtype_name, require_runs, resolve_device, resolve_dtype
+from logitstore.device import dtype_name, require_runs, resolve_device, resolve_dtype
 from logitstore.errors import InputError
 from logitstore.models import build_model, model_name
 from logitstore.progress import ProgressFactory, start
 from logitstore.published import Published, own_classes, own_size, published_figures
+from logitstore.speed import MEASURED_BATCH, device_name, images_per_second
 from students.names import SHORT_NAMES
 
 DEFAULT_MODELS = (
@@ -44,8 +43,6 @@ DEFAULT_MODELS = (
 )
 """Students and teachers of the papers."""
 
-_DEFAULT_BATCH = {"cpu": 8, "cuda": 256}
-_WARM_UP, _LEAST_REPEATS, _LEAST_SECONDS = 2, 3, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +132,7 @@ def list_models(config: ModelsConfig, progress: ProgressFactory | None = None) -
     names = _expanded(config.names or DEFAULT_MODELS)
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
-    batch_size = config.batch_size or _DEFAULT_BATCH.get(device.type, 8)
+    batch_size = config.batch_size or MEASURED_BATCH.get(device.type, 8)
     found = []
     with start(progress if config.measure else None, len(names), "model", "models") as bar:
         for name in names:
@@ -162,7 +159,7 @@ def list_models(config: ModelsConfig, progress: ProgressFactory | None = None) -
             )
     measured = None
     if config.measure:
-        measured = {"batch_size": batch_size, "device": _device_name(device), "dtype": dtype_name(dtype)}
+        measured = {"batch_size": batch_size, "device": device_name(device), "dtype": dtype_name(dtype)}
         measured |= {"threads": torch.get_num_threads()} if device.type == "cpu" else {}
     return ModelsResult(models=tuple(found), measured=measured)
 
@@ -194,43 +191,6 @@ def count_made(model: nn.Module, size: int) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops() // 2
 
 
-def images_per_second(
-    model: nn.Module, *, size: int, batch_size: int, device: torch.device, dtype: torch.dtype
-) -> float:
-    """Speed of a model's forward pass in eval mode, without loading or normalising images.
-
-    The median of at least three passes, of as many as fit into two seconds, after two that do not count.
-
-    Args:
-        model: is moved to the device.
-        size: side of the images in pixels.
-        batch_size: images in a pass.
-        device: where to run.
-        dtype: autocast type.
-    """
-    memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    model = model.eval().to(device, memory_format=memory_format)  # type: ignore[call-overload]
-    generator = torch.Generator().manual_seed(0)
-    images_BCHW = torch.randn(batch_size, 3, size, size, generator=generator)
-    images_BCHW = images_BCHW.to(device).contiguous(memory_format=memory_format)
-    seconds: list[float] = []
-    with torch.inference_mode(), autocast(device, dtype):
-        for _ in range(_WARM_UP):
-            _timed(model, images_BCHW, device)
-        while len(seconds) < _LEAST_REPEATS or sum(seconds) < _LEAST_SECONDS:
-            seconds.append(_timed(model, images_BCHW, device))
-    return batch_size / statistics.median(seconds)
-
-
-def _timed(model: nn.Module, images_BCHW: torch.Tensor, device: torch.device) -> float:
-    """Seconds of one pass; on a GPU until its results are there."""
-    began = time.perf_counter()
-    model(images_BCHW)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
-
-
 def _expanded(names: Sequence[str]) -> list[str]:
     """The names, with patterns replaced by the short names that fit, or by timm's where none does."""
     found: dict[str, None] = {}
@@ -245,7 +205,3 @@ def _expanded(names: Sequence[str]) -> list[str]:
             raise InputError(f"No model's name fits {name}: timm.list_models() lists all.")
         found |= dict.fromkeys(fitting)
     return list(found)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

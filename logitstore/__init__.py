@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from logitstore.pack import PackConfig
     from logitstore.plan import PlanConfig
     from logitstore.recheck import VerifyConfig, verify
-    from logitstore.replay import TrainBatches, TrainLoss, ValidationViews
+    from logitstore.replay import TrainBatches, TrainLoss, ValidationViews, initial_student
     from logitstore.store import Manifest, Store, VerifyReport, create_store, open_store
     from logitstore.train import TrainConfig
     from logitstore.views import Renderer, ViewSpec, view_spec
@@ -61,6 +61,7 @@ __all__ = [
     "dump",
     "evaluate",
     "finetune",
+    "initial_student",
     "open_images",
     "open_store",
     "pack",
@@ -93,6 +94,7 @@ _HOMES = {
     "ViewLoader": "loader",
     "ViewSpec": "views",
     "create_store": "store",
+    "initial_student": "replay",
     "open_images": "images",
     "open_store": "store",
     "verify": "recheck",

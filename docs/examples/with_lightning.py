@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from torchmetrics import MeanMetric
 
-from logitstore import TrainBatches, TrainConfig, TrainLoss, ValidationViews
+from logitstore import TrainBatches, TrainConfig, TrainLoss, ValidationViews, initial_student
 from logitstore.device import normalise
-from logitstore.models import own_preprocessing
-from students import create_student
 
 
 class Distillation(lightning.LightningModule):
@@ -31,11 +29,7 @@ class Distillation(lightning.LightningModule):
     def configure_model(self):  # by now the processes know each other, so each gets its part of the batches
         if self.student is None:
             self.batches = TrainBatches(self.config)
-            drop_path = self.recipe.drop_path_of(self.config.student)
-            sizes = {"num_classes": self.batches.num_classes, "size": self.batches.size}
-            torch.manual_seed(self.config.seed)
-            self.student = create_student(self.config.student, drop_path=drop_path, **sizes)
-            self.fed = own_preprocessing(self.student, self.batches.size)
+            self.student, self.fed = initial_student(self.config, self.batches)
 
     def forward(self, views: Tensor) -> Tensor:
         return self.student(normalise(views, self.fed.mean, self.fed.std, self.device))
@@ -72,13 +66,14 @@ def train(config: TrainConfig) -> tuple[nn.Module, float]:
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", 1)), num_sanity_val_steps=0,
         logger=False, enable_checkpointing=False,
     )  # fmt: skip
+    lightning.seed_everything(config.seed, verbose=False)
     trainer.fit(module)
     return module.student, trainer.callback_metrics["top1"].item()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
-    for name in ("--store", "--data", "--student", "--exclude"):
+    for name in ("--store", "--data", "--val-data", "--student", "--exclude"):
         parser.add_argument(name)
     for name in ("--epochs", "--batch-size"):
         parser.add_argument(name, type=int)

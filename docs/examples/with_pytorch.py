@@ -14,28 +14,21 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Subset
 
-from logitstore import TrainBatches, TrainConfig, TrainLoss, ValidationViews
+from logitstore import TrainBatches, TrainConfig, TrainLoss, ValidationViews, initial_student
 from logitstore.device import normalise
-from logitstore.models import own_preprocessing
-from students import create_student
 
 
 def train(config: TrainConfig) -> tuple[nn.Module, float]:
     """The student that the configuration asks for, and its top-1 accuracy."""
     recipe, criterion, batches = config.effective_recipe(), TrainLoss(config), TrainBatches(config)
     device, steps = batches.device, batches.epochs * len(batches)
-    torch.manual_seed(config.seed)
-    student = create_student(
-        config.student,
-        num_classes=batches.num_classes,
-        size=batches.size,
-        drop_path=recipe.drop_path_of(config.student),
-    ).to(device)
-    fed, rate = own_preprocessing(student, batches.size), recipe.learning_rates(recipe.batch_size).peak
+    student, fed = initial_student(config, batches)
+    views = ValidationViews(batches.validation, size=batches.size, crop_pct=fed.crop_pct)
+    student, rate = student.to(device), recipe.learning_rates(recipe.batch_size).peak
     model = DistributedDataParallel(student) if dist.is_initialized() else student
     optimizer = torch.optim.AdamW(student.parameters(), lr=rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, cycle_momentum=False)
-
+    torch.manual_seed(config.seed)
     for epoch in range(batches.epochs):
         batches.set_epoch(epoch)
         model.train()
@@ -49,7 +42,6 @@ def train(config: TrainConfig) -> tuple[nn.Module, float]:
 
     student.eval()
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    views = ValidationViews(batches.validation, size=batches.size, crop_pct=fed.crop_pct)
     right = torch.zeros((), device=device)
     for batch in DataLoader(Subset(views, range(rank, len(views), world)), batch_size=64):
         with torch.no_grad():
@@ -62,7 +54,7 @@ def train(config: TrainConfig) -> tuple[nn.Module, float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
-    for name in ("--store", "--data", "--student", "--exclude"):
+    for name in ("--store", "--data", "--val-data", "--student", "--exclude"):
         parser.add_argument(name)
     for name in ("--epochs", "--batch-size"):
         parser.add_argument(name, type=int)

@@ -7,7 +7,6 @@
 import argparse
 import os
 
-import timm
 import torch
 import torch.distributed as dist
 from timm.optim import create_optimizer_v2
@@ -16,30 +15,23 @@ from timm.utils import AverageMeter, accuracy, dispatch_clip_grad
 from torch import nn
 from torch.utils.data import DataLoader
 
-import students
-from logitstore import TrainBatches, TrainConfig, TrainLoss, ValidationViews
+from logitstore import TrainBatches, TrainConfig, TrainLoss, ValidationViews, initial_student
 from logitstore.device import normalise
-from logitstore.models import own_preprocessing
 
 
 def train(config: TrainConfig) -> tuple[nn.Module, float]:
     """The student that the configuration asks for, and its top-1 accuracy."""
     recipe, batches = config.effective_recipe(), TrainBatches(config)
     device, steps = batches.device, batches.epochs * len(batches)
-    torch.manual_seed(config.seed)
-    student = timm.create_model(
-        students.resolve(config.student),
-        num_classes=batches.num_classes,
-        drop_path_rate=recipe.drop_path_of(config.student),
-        **students.build_arguments(config.student, batches.size),
-    ).to(device)
-    fed, rate = own_preprocessing(student, batches.size), recipe.learning_rates(recipe.batch_size).peak
+    student, fed = initial_student(config, batches)
+    student, rate = student.to(device), recipe.learning_rates(recipe.batch_size).peak
+    views = ValidationViews(batches.validation, size=batches.size, crop_pct=fed.crop_pct)
     task = ClassificationTask(student, criterion=TrainLoss(config), device=device)  # its targets are whole batches
     if dist.is_initialized():
         task.prepare_distributed()
     optimizer = create_optimizer_v2(student, "adamw", lr=rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, cycle_momentum=False)
-
+    torch.manual_seed(config.seed)
     for epoch in range(batches.epochs):
         batches.set_epoch(epoch)
         task.train()
@@ -53,8 +45,8 @@ def train(config: TrainConfig) -> tuple[nn.Module, float]:
             optimizer.zero_grad()
 
     student.eval()
-    top1, views = AverageMeter(), ValidationViews(batches.validation, size=batches.size, crop_pct=fed.crop_pct)
-    for batch in DataLoader(views, batch_size=64):  # all of them in every process: they need not agree on it
+    top1 = AverageMeter()
+    for batch in DataLoader(views, batch_size=64):  # all of them in every process
         with torch.no_grad():
             logits = student(normalise(batch["views"], fed.mean, fed.std, device))
         top1.update(accuracy(logits, batch["labels"].to(device))[0].item() / 100, len(logits))
@@ -63,7 +55,7 @@ def train(config: TrainConfig) -> tuple[nn.Module, float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
-    for name in ("--store", "--data", "--student", "--exclude"):
+    for name in ("--store", "--data", "--val-data", "--student", "--exclude"):
         parser.add_argument(name)
     for name in ("--epochs", "--batch-size"):
         parser.add_argument(name, type=int)

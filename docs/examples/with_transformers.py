@@ -12,23 +12,22 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
-from logitstore import TrainBatches, TrainConfig, TrainLoss, ValidationViews
+from logitstore import TrainBatches, TrainConfig, TrainLoss, ValidationViews, initial_student
+from logitstore.cards import Preprocessing
 from logitstore.device import normalise, resolve_device
-from logitstore.models import own_preprocessing
-from students import create_student
 
 
 class StoreTrainer(Trainer):
     """A Trainer whose data set gives whole batches, and whose model takes views."""
 
     criterion: TrainLoss
+    fed: Preprocessing
 
     def get_train_dataloader(self):
         return self.train_dataset  # accelerate must not share out what is this process's part already
 
     def compute_loss(self, model, inputs: dict[str, Tensor], return_outputs=False, num_items_in_batch=None):
-        fed = own_preprocessing(self.model, inputs["views"].shape[-1])
-        logits = model(normalise(inputs["views"], fed.mean, fed.std, self.args.device))
+        logits = model(normalise(inputs["views"], self.fed.mean, self.fed.std, self.args.device))
         loss = self.criterion(logits, inputs) if model.training else cross_entropy(logits, inputs["labels"])
         return (loss, {"logits": logits}) if return_outputs else loss
 
@@ -47,29 +46,22 @@ def train(config: TrainConfig, output_dir: str = "runs/transformers") -> tuple[n
         label_names=["labels"], remove_unused_columns=False, save_strategy="no", report_to="none",
     )  # fmt: skip
     batches = TrainBatches(config)  # after the arguments, which let the processes know each other
-    torch.manual_seed(config.seed)
-    student = create_student(
-        config.student,
-        num_classes=batches.num_classes,
-        size=batches.size,
-        drop_path=recipe.drop_path_of(config.student),
-    )
+    student, fed = initial_student(config, batches)
     rate, steps = recipe.learning_rates(recipe.batch_size).peak, batches.epochs * len(batches)
     optimizer = torch.optim.AdamW(student.parameters(), lr=rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, cycle_momentum=False)
-    crop = own_preprocessing(student, batches.size).crop_pct
     trainer = StoreTrainer(
         student, arguments, train_dataset=batches, compute_metrics=top1, optimizers=(optimizer, schedule),
-        eval_dataset=ValidationViews(batches.validation, size=batches.size, crop_pct=crop),
+        eval_dataset=ValidationViews(batches.validation, size=batches.size, crop_pct=fed.crop_pct),
     )  # fmt: skip
-    trainer.criterion = TrainLoss(config)
+    trainer.criterion, trainer.fed = TrainLoss(config), fed
     trainer.train()
     return student, trainer.evaluate()["eval_top1"]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
-    for name in ("--store", "--data", "--student", "--exclude"):
+    for name in ("--store", "--data", "--val-data", "--student", "--exclude"):
         parser.add_argument(name)
     for name in ("--epochs", "--batch-size"):
         parser.add_argument(name, type=int)

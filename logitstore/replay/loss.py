@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, distributed
 
+from logitstore.errors import InputError
 from logitstore.learning.criterion import make_criterion
 from logitstore.replay.columns import as_targets
 from logitstore.train import TrainConfig
@@ -24,9 +25,17 @@ class TrainLoss:
 
     Args:
         config: what to learn.
+
+    Raises:
+        InputError: the configuration asks for a teacher in memory.
     """
 
     def __init__(self, config: TrainConfig) -> None:
+        if config.online is not None:
+            raise InputError(
+                "TrainLoss sees logits alone, and teacher_online compares attention and hidden states: leave it out, "
+                "or train with logitstore train."
+            )
         self._criterion = make_criterion(config.effective_recipe())
 
     def __call__(self, logits_BC: Tensor, batch: dict[str, Tensor], *, progress: float = 0.0) -> Tensor:

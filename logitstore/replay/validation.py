@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from logitstore.errors import DataError
 from logitstore.images import ImageSet
 from logitstore.views import centre_view
 
@@ -22,10 +23,12 @@ class ValidationViews(Dataset[dict[str, Tensor]]):
         crop_pct: share of the resized short side that is kept, as the model's preprocessing has it.
 
     Raises:
-        DataError: the images have no labels.
+        DataError: there are no images, or they have no labels.
     """
 
-    def __init__(self, images: ImageSet, *, size: int, crop_pct: float) -> None:
+    def __init__(self, images: ImageSet | None, *, size: int, crop_pct: float) -> None:
+        if images is None:
+            raise DataError("There is nothing to validate on: name a data set that has labels as val_data.")
         self._images, self._labels = images, images.require_labels("to validate on")
         self._size, self._crop_pct = size, crop_pct
 

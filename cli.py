@@ -14,19 +14,10 @@ from typing import Any
 
 import click
 
-from logitstore import __version__
-from logitstore.console import Commands, count, json_option, machine_options, option, show, typed
+from logitstore import __version__, options_students
+from logitstore import options as options_of
+from logitstore.console import Commands, json_option, machine_options, show, typed
 from logitstore.launch import Launch
-from logitstore.options import (
-    convert_options,
-    dump_options,
-    eval_options,
-    finetune_options,
-    pack_options,
-    plan_options,
-    train_options,
-    verify_options,
-)
 from logitstore.progress import Progress
 
 
@@ -45,7 +36,7 @@ def main() -> None:
 
 @main.command(short_help="Pack images, small, to be read quickly in any order.")
 @click.argument("out")
-@pack_options
+@options_of.pack_options
 @json_option
 def pack(as_json: bool, **options: Any) -> None:
     """Pack images once into large, checksummed shards, which every --data takes.
@@ -63,7 +54,7 @@ def pack(as_json: bool, **options: Any) -> None:
 
 
 @main.command(short_help="Train a teacher on labels.")
-@finetune_options
+@options_of.finetune_options
 @machine_options
 @json_option
 def finetune(as_json: bool, **options: Any) -> None:
@@ -84,7 +75,7 @@ def finetune(as_json: bool, **options: Any) -> None:
 
 
 @main.command(short_help="What a store will cost and be worth, before the run.")
-@plan_options
+@options_of.plan_options
 @machine_options
 @json_option
 def plan(as_json: bool, **options: Any) -> None:
@@ -105,7 +96,7 @@ def plan(as_json: bool, **options: Any) -> None:
 
 
 @main.command(short_help="Run the teacher once and keep what it says of every view.")
-@dump_options
+@options_of.dump_options
 @machine_options
 @json_option
 def dump(as_json: bool, **options: Any) -> None:
@@ -131,7 +122,7 @@ def dump(as_json: bool, **options: Any) -> None:
 @main.command(short_help="Pack a store into fewer bytes, or unpack it again.")
 @click.argument("store")
 @click.argument("out")
-@convert_options
+@options_of.convert_options
 @json_option
 def convert(as_json: bool, **options: Any) -> None:
     """Write the complete epochs of STORE in another form to OUT, without loss: packed or standard.
@@ -150,7 +141,7 @@ def convert(as_json: bool, **options: Any) -> None:
 
 
 @main.command(short_help="Distil a student from a store, or train it on labels.")
-@train_options
+@options_of.train_options
 @machine_options
 @json_option
 def train(config: str | None, as_json: bool, **options: Any) -> None:
@@ -174,7 +165,7 @@ def train(config: str | None, as_json: bool, **options: Any) -> None:
 
 
 @main.command("eval", short_help="Accuracy of a model, with intervals and comparisons.")
-@eval_options
+@options_of.eval_options
 @machine_options
 @json_option
 def evaluate(as_json: bool, **options: Any) -> None:
@@ -193,11 +184,7 @@ def evaluate(as_json: bool, **options: Any) -> None:
 
 @main.command(short_help="Find hard samples: images whose label the teacher doubts.")
 @click.argument("store")
-@option("--data", default="digits", help="The data set it was made of, with labels.")
-@option("--out", help="Folder of the report and the contact sheet.  [default: runs/audit/TEACHER-DATA]")
-@option("--top", default=5, type=count, help="A label is outside a view where it is not among so many first classes.")
-@option("--threshold", default=0.5, help="A sample is hard where its label is outside in more of its views.")
-@option("--worst", default=30, type=count, help="Hard samples to look at more closely, and to draw.")
+@options_of.audit_options
 @json_option
 def audit(as_json: bool, **options: Any) -> None:
     """Find hard samples in a store: images whose label lies outside the teacher's top 5 in most views.
@@ -231,7 +218,7 @@ def info(store: str, as_json: bool) -> None:
 
 @main.command(short_help="Check a store (bytes, views, teacher) or packed images.")
 @click.argument("store")
-@verify_options
+@options_of.verify_options
 @machine_options
 @json_option
 def verify(as_json: bool, **options: Any) -> None:
@@ -254,13 +241,7 @@ def verify(as_json: bool, **options: Any) -> None:
 
 
 @main.command(short_help="How models relate the classes, as maps.")
-@option("--teacher", required=True, help="Model file with its card, or the folder of a run.")
-@option("--student", required=True, help="Model file with its card; its classes are compared.")
-@option("--baseline", help="Model file with its card: the student trained without the teacher, for example.")
-@option("--data", default="digits", help="The data set, with labels.")
-@option("--split", default="val", help="The split of it, where it has splits.")
-@option("--per-class", default=8, type=count, help="Images of each class: its first ones.")
-@option("--out", help="Picture of the maps to write: .png, .pdf or .svg.")
+@options_students.correlation_options
 @machine_options
 @json_option
 def correlation(as_json: bool, **options: Any) -> None:
@@ -278,12 +259,7 @@ def correlation(as_json: bool, **options: Any) -> None:
 
 @main.command(short_help="Parameters, multiply-accumulates and speed of models.")
 @click.argument("names", nargs=-1)
-@option("--measure", is_flag=True, help="Also time the forward pass on this machine.")
-@option("--num-classes", type=count, help="Classes.  [default: 100 for Swin, else 1000, as the papers count]")
-@option("--size", type=count, help="Side of the images in pixels.  [default: each model's own]")
-@option("--batch-size", type=count, help="Images in a timed pass.  [default: 8 on a CPU, 256 on a GPU]")
-@option("--device", default="auto", help="cpu, cuda, cuda:1, …; auto takes a GPU if there is one.")
-@option("--dtype", default="auto", help="float32, bfloat16 or float16; auto is bfloat16 on a GPU.")
+@options_students.models_options
 @json_option
 def models(as_json: bool, **options: Any) -> None:
     """Parameters, multiply-accumulates and speed of models: the papers' students and teachers, or those named.
@@ -298,3 +274,19 @@ def models(as_json: bool, **options: Any) -> None:
 
     result = list_models(ModelsConfig(**options), Progress)
     show(result.to_dict() if as_json else result.table(), as_json)
+
+
+@main.command(short_help="A student as a file for elsewhere: timm, ONNX, torch.")
+@options_students.export_options
+@json_option
+def export(as_json: bool, **options: Any) -> None:
+    """Write a student for use elsewhere, read it back, compare its logits, and describe it on a model card.
+
+    \b
+    Example:
+      logitstore export --checkpoint runs/train/tinyvit_5m-digits --format onnx
+    """
+    from logitstore.export import ExportConfig
+    from logitstore.export import export as run
+
+    show(run(ExportConfig(**options), Progress).to_dict(), as_json)

@@ -6,9 +6,9 @@ configuration and one function of the same name, which takes it::
     logitstore.dump.dump(logitstore.DumpConfig(teacher="swin_t"))
     logitstore.train.train(logitstore.TrainConfig(student="tinyvit_21m"))
 
-so ``logitstore.dump``, ``train``, ``finetune``, ``pack``, ``plan``, ``convert``, ``evaluate`` and ``recheck`` are the
-modules always, whatever was imported before. Names resolve on first use: importing this package loads neither torch,
-zarr nor numba.
+so ``logitstore.dump``, ``train``, ``finetune``, ``pack``, ``plan``, ``convert``, ``evaluate``, ``export`` and
+``recheck`` are the modules always, whatever was imported before. Names resolve on first use: importing this package
+loads neither torch, zarr nor numba.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from logitstore import convert, dump, evaluate, finetune, pack, plan, recheck, train
+    from logitstore import convert, dump, evaluate, export, finetune, pack, plan, recheck, train
     from logitstore.convert import ConvertConfig
     from logitstore.dump import DumpConfig, DumpResult
     from logitstore.errors import LogitStoreError
     from logitstore.evaluate import EvalConfig
+    from logitstore.export import ExportConfig
     from logitstore.finetune import FinetuneConfig
     from logitstore.images import open_images
     from logitstore.loader import ViewLoader
@@ -40,6 +41,7 @@ __all__ = [
     "DumpConfig",
     "DumpResult",
     "EvalConfig",
+    "ExportConfig",
     "FinetuneConfig",
     "LogitStoreError",
     "Manifest",
@@ -60,6 +62,7 @@ __all__ = [
     "create_store",
     "dump",
     "evaluate",
+    "export",
     "finetune",
     "initial_student",
     "open_images",
@@ -72,12 +75,13 @@ __all__ = [
     "view_spec",
 ]
 
-_MODULES = frozenset({"convert", "dump", "evaluate", "finetune", "pack", "plan", "recheck", "train"})
+_MODULES = frozenset({"convert", "dump", "evaluate", "export", "finetune", "pack", "plan", "recheck", "train"})
 _HOMES = {
     "ConvertConfig": "convert",
     "DumpConfig": "dump",
     "DumpResult": "dump",
     "EvalConfig": "evaluate",
+    "ExportConfig": "export",
     "FinetuneConfig": "finetune",
     "LogitStoreError": "errors",
     "Manifest": "store",

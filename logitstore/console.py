@@ -248,6 +248,17 @@ count = click.IntRange(min=1)
 json_option = option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 
 
+def adding(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Command], Command]:
+    """A decorator that gives a command these options, in their order."""
+
+    def add_all(command: Command) -> Command:
+        for add in reversed(options):
+            command = add(command)
+        return command
+
+    return add_all
+
+
 def machine_options(command: Command) -> Command:
     """--batch-size, --workers, --device, --dtype: how it is computed."""
     for add in (

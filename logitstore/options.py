@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import click
 
-from logitstore.console import Command, Numbers, Pair, count, listed, one_or_several, option, several
+from logitstore.console import Numbers, Pair, adding, count, listed, one_or_several, option, several
 
 _PACK = (
     option("--data", required=True, help="A folder, FILE.npz, FILE.tar, a timm data set name, also of a stream."),
@@ -230,6 +227,15 @@ _EVAL = (
     option("--size", type=count, help="Side of the checkpoint's views in pixels.  [default: what the card says]"),
 )
 
+_AUDIT = (
+    option("--data", default="digits", help="The data set it was made of, with labels."),
+    option("--out", help="Folder of the report and the contact sheet.  [default: runs/audit/TEACHER-DATA]"),
+    option("--top", default=5, type=count,
+           help="A label is outside a view where it is not among so many first classes."),
+    option("--threshold", default=0.5, help="A sample is hard where its label is outside in more of its views."),
+    option("--worst", default=30, type=count, help="Hard samples to look at more closely, and to draw."),
+)
+
 _VERIFY = (
     option("--data", help="Replay sampled views of this data set against the witnesses."),
     option("--checkpoint", help="Re-run the teacher with these weights on sampled views; needs --data."),
@@ -240,21 +246,13 @@ _VERIFY = (
 )
 
 
-def _adding(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Command], Command]:
-    def add_all(command: Command) -> Command:
-        for add in reversed(options):
-            command = add(command)
-        return command
-
-    return add_all
-
-
 # All options of a command but those that others share.
-pack_options = _adding(_PACK)
-finetune_options = _adding(_FINETUNE)
-plan_options = _adding(_PLAN)
-dump_options = _adding(_DUMP)
-convert_options = _adding(_CONVERT)
-train_options = _adding(_TRAIN)
-eval_options = _adding(_EVAL)
-verify_options = _adding(_VERIFY)
+pack_options = adding(_PACK)
+finetune_options = adding(_FINETUNE)
+plan_options = adding(_PLAN)
+dump_options = adding(_DUMP)
+convert_options = adding(_CONVERT)
+train_options = adding(_TRAIN)
+eval_options = adding(_EVAL)
+audit_options = adding(_AUDIT)
+verify_options = adding(_VERIFY)

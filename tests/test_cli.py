@@ -23,6 +23,7 @@ from logitstore.console import Terminated, show
 from logitstore.convert import ConvertConfig
 from logitstore.dump import DumpConfig, dump
 from logitstore.evaluate import EvalConfig
+from logitstore.export import ExportConfig
 from logitstore.finetune import FinetuneConfig
 from logitstore.pack import PackConfig
 from logitstore.plan import PlanConfig
@@ -44,6 +45,7 @@ CONFIGURATIONS: dict[str, Any] = {
     "models": ModelsConfig,
     "audit": AuditConfig,
     "convert": ConvertConfig,
+    "export": ExportConfig,
 }
 
 
@@ -64,7 +66,7 @@ def parameters(name: str) -> dict[str, click.Parameter]:
 def test_commands_are_complete() -> None:
     assert list(cli.main.commands) == [
         "pack", "finetune", "plan", "dump", "convert", "train", "eval", "audit", "info", "verify", "correlation",
-        "models",
+        "models", "export",
     ]  # fmt: skip
 
 
@@ -139,6 +141,8 @@ def test_verify_json_has_the_promised_keys(store: Path) -> None:
         (["eval", "--checkpoint", "nowhere"], "nowhere"),
         (["audit", "nowhere"], "There is no store at nowhere"),
         (["models", "no_such_model"], "no_such_model"),
+        (["export", "--checkpoint", "nowhere"], "nowhere"),
+        (["export", "--checkpoint", "nowhere", "--format", "pickle"], "Invalid value for '--format'"),
         (["train", "--hard-labels-only", "--exclude", "nowhere"], "nowhere, cannot be read (No such file"),
         (["pack", "out", "--data", "nowhere"], "No data set at nowhere"),
         (["convert", "nowhere", "out"], "There is no store at nowhere"),

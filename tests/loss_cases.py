@@ -1,6 +1,8 @@
-"""Records, logits and dense targets that the tests of the losses share."""
+"""Records, logits, dense targets and plain forms that the tests of the losses share."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -45,3 +47,25 @@ def dense_cross_entropy(logits_BC: Tensor, target_BC: Tensor, weight_B: Tensor) 
 def random_logits(seed: int, batch: int, classes: int, scale: float = 3.0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return (scale * torch.randn(batch, classes, generator=generator, dtype=torch.float64)).requires_grad_()
+
+
+def _of_a_window(student_SNC: Tensor, teacher_SNC: Tensor) -> Tensor:
+    """Of one window, pair by pair and row by row, as the paper writes it."""
+    total, pairs = torch.zeros((), dtype=torch.float64), 0
+    for i in range(len(student_SNC)):
+        for j in range(len(student_SNC)):
+            own, theirs = (
+                torch.softmax(of[i] @ of[j].T / math.sqrt(of.shape[2]), dim=1) for of in (student_SNC, teacher_SNC)
+            )
+            for row, target in zip(own, theirs, strict=True):
+                total = total - (target * row.log()).sum() / len(own)
+            pairs += 1
+    return total / pairs
+
+
+def plain_relation_loss(student_GSNC: Tensor, teacher_GSNC: Tensor, weight_B: Tensor) -> Tensor:
+    """Of all windows: the mean over those of an image, then over images by their weights."""
+    windows = len(student_GSNC) // len(weight_B)
+    loss_G = [_of_a_window(own, theirs) for own, theirs in zip(student_GSNC, teacher_GSNC, strict=True)]
+    loss_B = torch.stack(loss_G).view(len(weight_B), windows).mean(1)
+    return (loss_B * weight_B).sum() / weight_B.sum()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loss_cases import plain_relation_loss
 from torch import Tensor
 
 from logitstore.losses import attention_relation_loss, hidden_relation_loss, relations
@@ -16,27 +15,6 @@ from logitstore.losses import attention_relation_loss, hidden_relation_loss, rel
 def states(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return scale * torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def relation_loss(student_SNC: Tensor, teacher_SNC: Tensor) -> Tensor:
-    """Of one window, pair by pair and row by row, as the paper writes it."""
-    total, pairs = torch.zeros((), dtype=torch.float64), 0
-    for i in range(len(student_SNC)):
-        for j in range(len(student_SNC)):
-            own, theirs = (
-                torch.softmax(of[i] @ of[j].T / math.sqrt(of.shape[2]), dim=1) for of in (student_SNC, teacher_SNC)
-            )
-            for row, target in zip(own, theirs, strict=True):
-                total = total - (target * row.log()).sum() / len(own)
-            pairs += 1
-    return total / pairs
-
-
-def plain(student_GSNC: Tensor, teacher_GSNC: Tensor, weight_B: Tensor) -> Tensor:
-    windows = len(student_GSNC) // len(weight_B)
-    loss_G = [relation_loss(own, theirs) for own, theirs in zip(student_GSNC, teacher_GSNC, strict=True)]
-    loss_B = torch.stack(loss_G).view(len(weight_B), windows).mean(1)
-    return (loss_B * weight_B).sum() / weight_B.sum()
 
 
 @settings(max_examples=40)
@@ -57,7 +35,7 @@ def test_attention_equals_the_plain_form(seed, batch, windows, tokens, widths, c
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(relations._CHUNK, "cpu", chunk)
         loss = attention_relation_loss(own, theirs, weight_B=weight_B)
-    expected = plain(twin, theirs.detach(), weight_B)
+    expected = plain_relation_loss(twin, theirs.detach(), weight_B)
     assert loss.dtype == torch.float64
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
     (loss * 3).backward()
@@ -73,7 +51,7 @@ def test_hidden_equals_the_plain_form(chunk, monkeypatch):
     twin = own.detach().clone().requires_grad_()
     weight_B = torch.tensor([1.0, 0.0, 0.25], dtype=torch.float64)
     loss = hidden_relation_loss(own, theirs, weight_B=weight_B)
-    expected = plain(twin[:, None], theirs[:, None], weight_B)
+    expected = plain_relation_loss(twin[:, None], theirs[:, None], weight_B)
     torch.testing.assert_close(loss, expected)
     loss.backward()
     expected.backward()
@@ -101,7 +79,7 @@ def test_a_student_that_relates_as_its_teacher_has_no_gradient_and_the_teachers_
     loss = attention_relation_loss(own, theirs)
     loss.backward()
     assert own.grad.abs().max() < 1e-14
-    torch.testing.assert_close(loss, plain(theirs, theirs, torch.ones(2)))
+    torch.testing.assert_close(loss, plain_relation_loss(theirs, theirs, torch.ones(2)))
     assert attention_relation_loss(states(7, 2, 3, 6, 8), theirs) > loss
 
 

@@ -34,12 +34,12 @@ def repeated_options(
         InputError: the file cannot be read, a value is of another type, or it names code that ``overrides`` do not.
     """
     options = read_options(path, hints)
-    _refuse_code(path, options, overrides)
     of_a_teacher = {*STORE_FLAGS, *TEACHER_LOSS, *ONLINE}
     if _leaves_labels_alone(overrides, options):
         options = {name: value for name, value in options.items() if name not in of_a_teacher}
     elif any(overrides.get(name) is not None for name in of_a_teacher):
         options.pop("hard_labels_only", None)
+    _refuse_code(path, options, overrides)
     if isinstance(overrides.get("store"), str):
         options.pop("weights", None)
     if overrides.get("teacher_online") is not None:

@@ -64,7 +64,10 @@ def show(found: Row) -> None:
     """Print the tables and what can and cannot be read from them."""
     print()
     print_table(found["rows"], report.columns(found["rows"]))
-    print("\nWS: shared weights; WT: transformations; WD: distillation. GT: labels; pred, attn, hddn: eq. 9 to 11.")
+    print(
+        "\nWS: shared weights; WT: transformations; WD: distillation. GT: labels; pred, attn, hddn: eq. 9 to 11. "
+        "speed: of the forward pass, base is 1."
+    )
     for order in found["orders"]:
         print(f"\n{order['table']}: {order['agreeing']} of {order['pairs']} pairs stand as in the paper")
         print(f"  here:  {order['found']}\n  paper: {order['paper']}")

@@ -40,6 +40,14 @@ DEFAULT_MODELS = (
     "deit_ti",
     "deit_s",
     "deit_b",
+    "mini_swin_t",
+    "mini_swin_s",
+    "mini_swin_b",
+    "mini_swin_b_384",
+    "mini_deit_ti",
+    "mini_deit_s",
+    "mini_deit_b",
+    "mini_deit_b_384",
 )
 """Students and teachers of the papers."""
 

@@ -49,6 +49,11 @@ def _tinyvit(macs: float, rate: float) -> Published:
     return Published(source="TinyViT, Table 4", macs=macs, images_per_second=rate, hardware="V100")
 
 
+def _minivit(parameters: float, macs: float) -> Published:
+    """A row of Table 4, with as many parameters as the authors' code makes: the table has whole millions."""
+    return Published(source="MiniViT, Table 4; parameters of its code", parameters=parameters, macs=macs)
+
+
 PUBLISHED: dict[str, tuple[Published, ...]] = {
     "swin_n": (_framework(20.5, 573.8),),
     "swin_m": (_framework(24.0, 494.5),),
@@ -61,6 +66,12 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
     "tiny_vit_21m_384": (_tinyvit(13.8, 394),),
     "tiny_vit_21m_512": (_tinyvit(27.0, 167),),
     "deit_small_patch16_224": (_tinyvit(4.6, 2276),),
+    "mini_swin_t": (_minivit(12.001765, 4.6),),
+    "mini_swin_s": (_minivit(26.463205, 8.9),),
+    "mini_swin_b": (_minivit(46.444852, 15.7),),
+    "mini_deit_ti": (_minivit(3.090304, 1.3),),
+    "mini_deit_s": (_minivit(11.450824, 4.7),),
+    "mini_deit_b": (_minivit(44.098408, 17.7),),
 }
 """By timm's name without a tag. The Swin framework does not say what it measured on."""
 

@@ -47,10 +47,9 @@ def pack(as_json: bool, **options: Any) -> None:
     Example:
       logitstore pack --data /data/imagenet /data/imagenet-256
     """
-    from logitstore.pack import PackConfig
-    from logitstore.pack import pack as run
+    from logitstore import pack as room
 
-    show(run(PackConfig(**options), Progress).to_dict(), as_json)
+    show(room.pack(room.PackConfig(**options), Progress).to_dict(), as_json)
 
 
 @main.command(short_help="Train a teacher on labels.")
@@ -66,12 +65,11 @@ def finetune(as_json: bool, **options: Any) -> None:
     Example:
       logitstore finetune --teacher swin_t --data /data/flowers --epochs 30
     """
-    from logitstore.finetune import FinetuneConfig
-    from logitstore.finetune import finetune as run
+    from logitstore import finetune as room
 
     with Launch.from_environment().alike():
-        config = FinetuneConfig(**options)
-    show(run(config, Progress).to_dict(), as_json)
+        config = room.FinetuneConfig(**options)
+    show(room.finetune(config, Progress).to_dict(), as_json)
 
 
 @main.command(short_help="What a store will cost and be worth, before the run.")
@@ -88,10 +86,9 @@ def plan(as_json: bool, **options: Any) -> None:
       logitstore plan --teacher swin_l --data /data/imagenet --epochs 300 --out plan.png
       logitstore plan --teacher swin_l --data /data/imagenet --topk 100 --topk 200 --target-kl 0.01
     """
-    from logitstore.plan import PlanConfig
-    from logitstore.plan import plan as run
+    from logitstore import plan as room
 
-    result = run(PlanConfig(**options), Progress)
+    result = room.plan(room.PlanConfig(**options), Progress)
     show(result.to_dict() if as_json else result.lines(), as_json)
 
 
@@ -111,12 +108,11 @@ def dump(as_json: bool, **options: Any) -> None:
       logitstore dump --teacher swin_t --data /data/imagenet --epochs 30 --shards "$SLURM_ARRAY_TASK_ID/16"
       logitstore dump --teacher convnext_large --data /data/imagenet --views-from /stores/swin_l
     """
-    from logitstore.dump import DumpConfig
-    from logitstore.dump import dump as run
+    from logitstore import dump as room
 
     with Launch.from_environment().alike():
-        config = DumpConfig(**options)
-    show(run(config, Progress).to_dict(), as_json)
+        config = room.DumpConfig(**options)
+    show(room.dump(config, Progress).to_dict(), as_json)
 
 
 @main.command(short_help="Pack a store into fewer bytes, or unpack it again.")
@@ -134,10 +130,9 @@ def convert(as_json: bool, **options: Any) -> None:
     Example:
       logitstore convert /stores/swin_l-imagenet /stores/swin_l-imagenet-packed
     """
-    from logitstore.convert import ConvertConfig
-    from logitstore.convert import convert as run
+    from logitstore import convert as room
 
-    show(run(ConvertConfig(**options), Progress).to_dict(), as_json)
+    show(room.convert(room.ConvertConfig(**options), Progress).to_dict(), as_json)
 
 
 @main.command(short_help="Distil a student from a store, or train it on labels.")
@@ -156,12 +151,11 @@ def train(config: str | None, as_json: bool, **options: Any) -> None:
       logitstore train --student tinyvit_5m --data /data/imagenet --store /stores/swin_l --store /stores/convnext_l
       logitstore train --config runs/train/tinyvit_21m-imagenet/run.yaml --seed 1 --out runs/train/seed1
     """
-    from logitstore.train import TrainConfig
-    from logitstore.train import train as run
+    from logitstore import train as room
 
     with Launch.from_environment().alike():
-        whole = TrainConfig(**options) if config is None else TrainConfig.from_yaml(config, **typed(options))
-    show(run(whole, Progress).to_dict(), as_json)
+        whole = room.TrainConfig(**options) if config is None else room.TrainConfig.from_yaml(config, **typed(options))
+    show(room.train(whole, Progress).to_dict(), as_json)
 
 
 @main.command("eval", short_help="Accuracy of a model, with intervals and comparisons.")
@@ -175,10 +169,9 @@ def evaluate(as_json: bool, **options: Any) -> None:
     Example:
       logitstore eval --checkpoint runs/train/tinyvit_21m-digits --teacher runs/finetune/swin_t-digits
     """
-    from logitstore.evaluate import EvalConfig
-    from logitstore.evaluate import evaluate as run
+    from logitstore import evaluate as room
 
-    result = run(EvalConfig(**options), Progress)
+    result = room.evaluate(room.EvalConfig(**options), Progress)
     show(result.to_dict() if as_json else result.lines(), as_json)
 
 
@@ -195,10 +188,9 @@ def audit(as_json: bool, **options: Any) -> None:
     Example:
       logitstore audit /stores/swin_l-imagenet --data /data/imagenet
     """
-    from logitstore.report.audit import AuditConfig
-    from logitstore.report.audit import audit as run
+    from logitstore.report import audit as room
 
-    show(run(AuditConfig(**options), Progress).to_dict(), as_json)
+    show(room.audit(room.AuditConfig(**options), Progress).to_dict(), as_json)
 
 
 @main.command(short_help="What a store holds, and how much of it is there.")
@@ -224,18 +216,15 @@ def info(store: str, as_json: bool) -> None:
 def verify(as_json: bool, **options: Any) -> None:
     """Recompute every checksum; with --data replay views, with --checkpoint re-run the teacher.
 
-    STORE may also be a folder of packed images.
-
-    Exit code 0: whole. 1: damaged or incomplete. 2: unusable input.
+    STORE may also be a folder of packed images. Exit code 0: whole. 1: damaged or incomplete. 2: unusable input.
 
     \b
     Example:
       logitstore verify runs/dump/swin_t-digits --data digits
     """
-    from logitstore.recheck import VerifyConfig
-    from logitstore.recheck import verify as run
+    from logitstore import recheck as room
 
-    report = run(VerifyConfig(**options), Progress)
+    report = room.verify(room.VerifyConfig(**options), Progress)
     show(report.to_dict(), as_json)
     sys.exit(0 if report.ok else 1)
 
@@ -276,6 +265,25 @@ def models(as_json: bool, **options: Any) -> None:
     show(result.to_dict() if as_json else result.table(), as_json)
 
 
+@main.command(short_help="A smaller TinyViT within bounds, found step by step.")
+@options_students.contract_options
+@machine_options
+@json_option
+def contract(as_json: bool, **options: Any) -> None:
+    """Contract a TinyViT to fewer parameters and more images a second, distilling each candidate from the same store.
+
+    The same command again goes on with the search in its folder.
+
+    \b
+    Example:
+      logitstore contract --from tinyvit_21m --data /data/imagenet --store /stores/swin_l-imagenet --max-params 11M
+    """
+    from logitstore import contract as room
+
+    result = room.contract(room.ContractConfig(**options), Progress)
+    show(result.to_dict() if as_json else result.lines(), as_json)
+
+
 @main.command(short_help="A student as a file for elsewhere: timm, ONNX, torch.")
 @options_students.export_options
 @json_option
@@ -286,7 +294,6 @@ def export(as_json: bool, **options: Any) -> None:
     Example:
       logitstore export --checkpoint runs/train/tinyvit_5m-digits --format onnx
     """
-    from logitstore.export import ExportConfig
-    from logitstore.export import export as run
+    from logitstore import export as room
 
-    show(run(ExportConfig(**options), Progress).to_dict(), as_json)
+    show(room.export(room.ExportConfig(**options), Progress).to_dict(), as_json)

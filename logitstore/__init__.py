@@ -6,9 +6,9 @@ configuration and one function of the same name, which takes it::
     logitstore.dump.dump(logitstore.DumpConfig(teacher="swin_t"))
     logitstore.train.train(logitstore.TrainConfig(student="tinyvit_21m"))
 
-so ``logitstore.dump``, ``train``, ``finetune``, ``pack``, ``plan``, ``convert``, ``evaluate``, ``export`` and
-``recheck`` are the modules always, whatever was imported before. Names resolve on first use: importing this package
-loads neither torch, zarr nor numba.
+so ``logitstore.dump``, ``train``, ``finetune``, ``pack``, ``plan``, ``convert``, ``contract``, ``evaluate``,
+``export`` and ``recheck`` are the modules always, whatever was imported before. Names resolve on first use: importing
+this package loads neither torch, zarr nor numba.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from logitstore import convert, dump, evaluate, export, finetune, pack, plan, recheck, train
+    from logitstore import contract, convert, dump, evaluate, export, finetune, pack, plan, recheck, train
+    from logitstore.contract import ContractConfig
     from logitstore.convert import ConvertConfig
     from logitstore.dump import DumpConfig, DumpResult
     from logitstore.errors import LogitStoreError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ContractConfig",
     "ConvertConfig",
     "DumpConfig",
     "DumpResult",
@@ -58,6 +60,7 @@ __all__ = [
     "ViewLoader",
     "ViewSpec",
     "__version__",
+    "contract",
     "convert",
     "create_store",
     "dump",
@@ -75,8 +78,11 @@ __all__ = [
     "view_spec",
 ]
 
-_MODULES = frozenset({"convert", "dump", "evaluate", "export", "finetune", "pack", "plan", "recheck", "train"})
+_MODULES = frozenset(
+    {"contract", "convert", "dump", "evaluate", "export", "finetune", "pack", "plan", "recheck", "train"}
+)
 _HOMES = {
+    "ContractConfig": "contract",
     "ConvertConfig": "convert",
     "DumpConfig": "dump",
     "DumpResult": "dump",

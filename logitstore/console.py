@@ -49,7 +49,7 @@ def _sigterm_unwinds() -> Iterator[None]:
 
 
 def _after_a_stop(ctx: click.Context) -> str:
-    if ctx.invoked_subcommand in ("pack", "convert", *_SHARED):
+    if ctx.invoked_subcommand in ("pack", "convert", "contract", *_SHARED):
         return "what is done is kept, and the same command goes on from there"
     return "nothing was written, and the same command starts anew"
 
@@ -226,6 +226,25 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # as above
             return tuple(map(float, str(value).split(",")))
         except ValueError:
             self.fail(f"{value!r} is no list of numbers, as in {self.example}.", param, ctx)
+
+
+class Quantity(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A whole number, also in thousands or millions: ``5_400_000``, ``850K``, ``5.4M``."""
+
+    name = "quantity"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What --help shows for a value."""
+        return "N|NK|NM"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of the text."""
+        text = str(value)
+        unit = {"K": 1_000, "M": 1_000_000}.get(text[-1:].upper(), 1)
+        try:
+            return round(float(text if unit == 1 else text[:-1]) * unit)
+        except (OverflowError, ValueError):
+            self.fail(f"{value!r} is no number, as in 5400000, 850K or 5.4M.", param, ctx)
 
 
 def one_or_several(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> Any:

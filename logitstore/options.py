@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 from logitstore.console import Numbers, Pair, adding, count, listed, one_or_several, option, several
@@ -244,6 +247,19 @@ _VERIFY = (
     option("--sample", default=256, type=count, help="Views to replay, of those with a witness: one in 64."),
     option("--seed", default=0, type=click.IntRange(min=0), help="Which views are sampled."),
 )
+
+
+def of_train(*names: str) -> tuple[Callable[[Any], Any], ...]:
+    """Those of train's options with these names, for a command that trains students."""
+
+    def named(add: Callable[[Any], Any]) -> str:
+        def probe() -> None:
+            """A command of this option alone."""
+
+        (parameter,) = add(probe).__click_params__
+        return str(parameter.name)
+
+    return tuple(add for add in _TRAIN if named(add) in names)
 
 
 # All options of a command but those that others share.

@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import click
 
-from logitstore.console import adding, count, option
+from logitstore.console import Quantity, adding, count, option
+from logitstore.options import of_train
+
+_CONTRACT = (
+    option("--from", "start", default="tinyvit_21m", help="The TinyViT to contract."),
+    option("--max-params", type=Quantity(), help="The most parameters, as in 11M."),
+    option("--min-throughput", metavar="N|Nx",
+           help="The fewest images a second on this machine, as in 2000, or times the start's, as in 1.5x."),
+    option("--steps", default=4, type=count, help="Steps in which the bounds tighten, geometrically."),
+    option("--candidates", default=6, type=count, help="Candidates to train in each step."),
+    option("--epochs", default=2, type=count, help="Passes over the data of each candidate's training."),
+    *of_train("store", "weights", "data", "val_data", "subset", "topk", "view", "size", "shuffle", "recipe", "base_lr"),
+    option("--drop-path", type=float, help="Rate of stochastic depth.  [default: the recipe's for the start]"),
+    option("--seed", default=0, type=click.IntRange(min=0), help="Which candidates are drawn; seed of all trainings."),
+    *of_train("accumulate", "skip_bad", "exclude"),
+    option("--out", help="The folder of the search.  [default: runs/contract/START-DATA]"),
+    option("--picture", help="Picture to draw, of accuracy against parameters and speed: .png, .pdf or .svg."),
+)
 
 _EXPORT = (
     option("--checkpoint", required=True, help="File of weights, or the folder of a run."),
@@ -34,6 +51,7 @@ _MODELS = (
     option("--dtype", default="auto", help="float32, bfloat16 or float16; auto is bfloat16 on a GPU."),
 )
 
+contract_options = adding(_CONTRACT)
 export_options = adding(_EXPORT)
 correlation_options = adding(_CORRELATION)
 models_options = adding(_MODELS)

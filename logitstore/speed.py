@@ -71,7 +71,8 @@ def relative_speed(model: TimedModel, reference: TimedModel) -> float:
     Both take turns, so that whatever else the machine does slows both: the median over pairs of passes, at least nine,
     and as many as fit into two seconds.
     """
-    began, ratios = time.perf_counter(), []
+    began = time.perf_counter()
+    ratios: list[float] = []
     while len(ratios) < _LEAST_PAIRS or time.perf_counter() - began < _SECONDS_OF_PAIRS:
         first, second = (model, reference) if len(ratios) % 2 == 0 else (reference, model)
         seconds = {id(first): first.seconds(), id(second): second.seconds()}

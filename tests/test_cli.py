@@ -20,6 +20,7 @@ import cli
 from logitstore.accuracy import Accuracy
 from logitstore.catalogue import ModelsConfig
 from logitstore.console import Terminated, show
+from logitstore.contract import ContractConfig
 from logitstore.convert import ConvertConfig
 from logitstore.dump import DumpConfig, dump
 from logitstore.evaluate import EvalConfig
@@ -46,6 +47,7 @@ CONFIGURATIONS: dict[str, Any] = {
     "audit": AuditConfig,
     "convert": ConvertConfig,
     "export": ExportConfig,
+    "contract": ContractConfig,
 }
 
 
@@ -66,7 +68,7 @@ def parameters(name: str) -> dict[str, click.Parameter]:
 def test_commands_are_complete() -> None:
     assert list(cli.main.commands) == [
         "pack", "finetune", "plan", "dump", "convert", "train", "eval", "audit", "info", "verify", "correlation",
-        "models", "export",
+        "models", "contract", "export",
     ]  # fmt: skip
 
 
@@ -148,6 +150,11 @@ def test_verify_json_has_the_promised_keys(store: Path) -> None:
         (["convert", "nowhere", "out"], "There is no store at nowhere"),
         (["convert", "a", "b", "--codec", "standard", "--base-epochs", "2"], "--base-epochs means nothing"),
         (["convert", "nowhere"], "Missing argument 'OUT'"),
+        (["contract"], "A contraction needs a bound"),
+        (["contract", "--from", "swin_t", "--max-params", "11M"], "swin_t is no TinyViT"),
+        (["contract", "--max-params", "eleven"], "'eleven' is no number, as in"),
+        (["contract", "--min-throughput", "twice"], "--min-throughput must be images a second, as in 2000"),
+        (["contract", "--max-params", "5M", "--store", "nowhere"], "There is no store at nowhere"),
         (["dump"], "Missing option '--teacher'"),
         (["dump", "--teacher", "swin_t", "--topk", "none"], "Invalid value for '--topk'"),
         (["dumb"], "No such command"),

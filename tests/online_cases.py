@@ -8,7 +8,7 @@ import torch
 from helpers import MemoryImages
 from learner_cases import CLASSES, CPU
 from timm.models.resnet import resnet18
-from timm.models.swin_transformer import SwinTransformer, window_partition
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -100,6 +100,10 @@ def swin_teacher() -> nn.Module:
     return _Fed(swin(24, seed=7))
 
 
+def swin_teacher_of_odd_windows() -> nn.Module:
+    return _Fed(swin(24, seed=7, window_size=3))
+
+
 def swin_teacher_of_long_windows() -> nn.Module:
     return swin(16, window_size=(8, 4))
 
@@ -118,27 +122,35 @@ def beside(student: nn.Module, teacher: str, **options: Any) -> OnlineTeacher:
     return open_online(asked, student, name="student", images=IMAGES, size=SIZE, device=CPU, dtype=torch.float32)
 
 
-def layers_by_hand(model: nn.Module, images_BCHW: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """States [G, 3, N, C] and hidden states [B, N, C] of each layer, by calling its parts one after the other."""
+def layers_by_hand(model: nn.Module, images_BCHW: Tensor) -> list[tuple[list[Tensor], Tensor]]:
+    """Of each layer the states [B, 3, N, C] of each window and the hidden states [B, N, C].
+
+    By calling its parts one after the other; windows without padding.
+    """
     found = []
     if isinstance(model, VisionTransformer):
         x = model._pos_embed(model.patch_embed(images_BCHW))
         for block in model.blocks:
             states = _states(block, block.norm1(x))
             x = block(x)
-            found.append((states, x))
+            found.append(([states], x))
         return found
     assert isinstance(model, SwinTransformer)
     x = model.patch_embed(images_BCHW)
     for stage in model.layers:
         x = stage.downsample(x)
         for block in stage.blocks:
-            rolled = torch.roll(block.norm1(x), [-shift for shift in block.shift_size], dims=(1, 2))
-            states = _states(block, window_partition(rolled, block.window_size).flatten(1, 2))
+            (height, width), (down, right) = block.window_size, block.shift_size
+            rolled = torch.roll(block.norm1(x), [-down, -right], dims=(1, 2))
+            windows = [
+                _states(block, part.flatten(1, 2))
+                for rows in rolled.split(height, dim=1)
+                for part in rows.split(width, dim=2)
+            ]
             x = block(x)
-            found.append((states, x.flatten(1, 2)))
+            found.append((windows, x.flatten(1, 2)))
     return found
 
 
-def _states(block: nn.Module, tokens_GNC: Tensor) -> Tensor:
-    return torch.stack(block.attn.qkv(tokens_GNC).chunk(3, dim=2), dim=1)
+def _states(block: nn.Module, tokens_BNC: Tensor) -> Tensor:
+    return torch.stack(block.attn.qkv(tokens_BNC).chunk(3, dim=2), dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -34,18 +35,21 @@ def by_hand(student: nn.Module, online: OnlineTeacher, skip: tuple[int, int] = (
     """Both losses in float64."""
     teacher: Any = online.teacher.model
     own, theirs = (
-        [tuple(part.double().detach() for part in layer) for layer in layers_by_hand(model.eval(), images)]
-        for model, images in ((student, STUDENT), (teacher.inner, TEACHER))
+        layers_by_hand(model.double().eval(), images.double())
+        for model, images in ((deepcopy(student), STUDENT), (deepcopy(teacher.inner), TEACHER))
     )
-    pairs = [(own[one], theirs[other]) for one, other in online.match]
-    attention = [
-        plain_relation_loss(one[0][:, :, skip[0] :], other[0][:, :, skip[1] :], WEIGHT.double())
-        for one, other in pairs
-    ]
-    hidden = [
-        plain_relation_loss(one[1][:, None, skip[0] :], other[1][:, None, skip[1] :], WEIGHT.double())
-        for one, other in pairs
-    ]
+    attention, hidden = [], []
+    for one, other in online.match:
+        (windows, tokens), (their_windows, their_tokens) = own[one], theirs[other]
+        covered = [part.shape[2] for part in windows]
+        values = [
+            plain_relation_loss(part[:, :, skip[0] :], their_part[:, :, skip[1] :], WEIGHT.double())
+            for part, their_part in zip(windows, their_windows, strict=True)
+        ]
+        attention.append(sum(value * count for value, count in zip(values, covered, strict=True)) / sum(covered))
+        hidden.append(
+            plain_relation_loss(tokens[:, None, skip[0] :], their_tokens[:, None, skip[1] :], WEIGHT.double())
+        )
     return torch.stack(attention).mean(), torch.stack(hidden).mean()
 
 
@@ -58,9 +62,10 @@ def by_hand(student: nn.Module, online: OnlineTeacher, skip: tuple[int, int] = (
         (vit(16), "vit_teacher_without_token", None, (1, 0)),
         (swin(16), "swin_teacher", None, (0, 0)),
         (swin(16, depths=(2, 2)), "swin_teacher", ("3:5", "1:1", "0:0"), (0, 0)),
+        (swin(16, window_size=3), "swin_teacher_of_odd_windows", None, (0, 0)),
         (mini_swin(16), "swin_teacher", None, (0, 0)),
     ],
-    ids=["vit", "named", "token-of-the-teacher", "token-of-the-student", "swin", "fewer-blocks", "shared-weights"],
+    ids=["vit", "named", "teachers-token", "students-token", "swin", "fewer-blocks", "padding", "shared-weights"],
 )
 def test_losses_are_those_of_the_matched_layers(
     student: nn.Module, teacher: str, match: tuple[str, ...] | None, skip: tuple[int, int]

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from timm.layers.attention import Attention
@@ -47,7 +48,7 @@ class Layer:
     """Of queries, keys and values, all heads together."""
     hidden_width: int
     """Of the hidden states behind the layer."""
-    window: tuple[Any, Any] | None
+    window: tuple[tuple[int, int], tuple[int, int]] | None
     """Size of the windows, and by how much they are shifted; None where there are none."""
 
 
@@ -65,6 +66,22 @@ class Seen:
         assert self.qkv_GNC is not None
         groups, tokens, width = self.qkv_GNC.shape
         return self.qkv_GNC.view(groups, tokens, 3, width // 3)[:, skip:].transpose(1, 2)
+
+    def windows(self, size: tuple[int, int]) -> Iterator[tuple[Tensor, float]]:
+        """Queries, keys and values of windows [G, 3, N, C] without the padding that fills up those at the edge.
+
+        Windows of one shape at a time, with their share of the map's tokens.
+        """
+        assert self.qkv_GNC is not None and self.hidden is not None
+        batch, *map_size, _ = self.hidden.shape
+        (tall, height), (wide, width) = (
+            (-(-side // window), window) for side, window in zip(map_size, size, strict=True)
+        )
+        qkv = self.qkv_GNC.view(batch, tall, wide, height, width, 3, -1)
+        for (rows, kept_rows), (columns, kept_columns) in product(*map(_runs, map_size, size)):
+            part = qkv[:, rows, columns, :kept_rows, :kept_columns].movedim(5, 3)
+            covered = part.shape[1] * part.shape[2] * kept_rows * kept_columns
+            yield part.flatten(4, 5).flatten(0, 2), covered / (map_size[0] * map_size[1])
 
     def tokens(self, *, skip: int) -> Tensor:
         """Hidden states [B, N, C], without the first ``skip`` tokens."""
@@ -159,6 +176,13 @@ def _layer(number: int, name: str, block: nn.Module, seen: Seen, prefix: int) ->
         hidden_width=tokens.shape[2],
         window=None if size is None else (tuple(size), tuple(getattr(block, "shift_size", (0, 0)))),
     )
+
+
+def _runs(side: int, window: int) -> list[tuple[slice, int]]:
+    """Windows along a side of the map that are equally full, and how many tokens of the map each of them has."""
+    whole, rest = divmod(side, window)
+    runs = [(slice(0, whole), window), (slice(whole, whole + 1), rest)]
+    return [(run, kept) for run, kept in runs if run.start < run.stop and kept]
 
 
 def _projections(model: nn.Module) -> list[nn.Module]:

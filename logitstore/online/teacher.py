@@ -73,22 +73,14 @@ class OnlineTeacher:
     def _losses(self, own: dict[nn.Module, Seen], views_BCHW: Tensor, weight_B: Tensor) -> InnerLosses:
         with self._teacher_tap.recording() as theirs:
             self.teacher.logits(views_BCHW)
-        both = [(own[pair.student.block], theirs[pair.teacher.block], *pair.skips) for pair in self.pairs]
+        layers = [(pair, own[pair.student.block], theirs[pair.teacher.block]) for pair in self.pairs]
 
-        def mean(of_a_layer: Callable[[Seen, Seen, int, int], Tensor]) -> Tensor:
-            return torch.stack([of_a_layer(*layer) for layer in both]).mean()
-
-        def attention(one: Seen, other: Seen, skip: int, skip_other: int) -> Tensor:
-            states = one.states(skip=skip), other.states(skip=skip_other)
-            return attention_relation_loss(*states, weight_B=weight_B)
-
-        def hidden(one: Seen, other: Seen, skip: int, skip_other: int) -> Tensor:
-            states = one.tokens(skip=skip), other.tokens(skip=skip_other)
-            return hidden_relation_loss(*states, weight_B=weight_B)
+        def mean(of_a_layer: Callable[[Pair, Seen, Seen, Tensor], Tensor]) -> Tensor:
+            return torch.stack([of_a_layer(*layer, weight_B) for layer in layers]).mean()
 
         return InnerLosses(
-            attention=mean(attention) if self.attention_weight else None,
-            hidden=mean(hidden) if self.hidden_weight else None,
+            attention=mean(_attention) if self.attention_weight else None,
+            hidden=mean(_hidden) if self.hidden_weight else None,
         )
 
     @property
@@ -129,3 +121,20 @@ class OnlineTeacher:
             "hidden_weight": self.hidden_weight,
             "match": list(written(self.match)),
         }
+
+
+def _attention(pair: Pair, own: Seen, theirs: Seen, weight_B: Tensor) -> Tensor:
+    if pair.student.window is None:
+        one, other = pair.skips
+        return attention_relation_loss(own.states(skip=one), theirs.states(skip=other), weight_B=weight_B)
+    size = pair.student.window[0]
+    losses = [
+        share * attention_relation_loss(one, other, weight_B=weight_B)
+        for (one, share), (other, _) in zip(own.windows(size), theirs.windows(size), strict=True)
+    ]
+    return torch.stack(losses).sum()
+
+
+def _hidden(pair: Pair, own: Seen, theirs: Seen, weight_B: Tensor) -> Tensor:
+    one, other = pair.skips
+    return hidden_relation_loss(own.tokens(skip=one), theirs.tokens(skip=other), weight_B=weight_B)

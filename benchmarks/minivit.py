@@ -1,7 +1,7 @@
 """MiniViT's ablations: what sharing costs, what transformations and each loss of the distillation bring back.
 
     python -m benchmarks.minivit                                      digits: it runs on a CPU, and claims nothing
-    python -m benchmarks.minivit --data cifar100-train.npz --val-data cifar100-test.npz --size 64 --seeds 0,1 \\
+    python -m benchmarks.minivit --data cifar100-train.npz --val-data cifar100-test.npz --size 64 --seeds 1,2 \\
         --teacher-init random --teacher-epochs 30 --jobs 4 --time-limit 570   on a GPU, again until it exits with 0
 
 Tables 1 and 3 of the paper, row by row, beside the paper's numbers: the original model, shared weights (WS), with

@@ -42,7 +42,7 @@ def row(table: str, title: str) -> Row:
 
 
 def student(protocol: MiniVitProtocol, table: str, title: str) -> Step:
-    return protocol.steps[trained(row(table, title), 0)]
+    return protocol.steps[trained(row(table, title), 1)]
 
 
 def test_the_papers_rows_are_all_there() -> None:
@@ -66,7 +66,7 @@ def test_rows_share_a_training_only_where_it_is_the_same() -> None:
 
 
 def test_every_command_is_one_that_its_command_line_takes(tmp_path: Path) -> None:
-    protocol = protocol_of(tmp_path, seeds=(0, 1), workers=1, device="cpu", dtype="float32", subset=40)
+    protocol = protocol_of(tmp_path, seeds=(1, 2), workers=1, device="cpu", dtype="float32", subset=40)
     kinds = []
     for step in protocol.steps.values():
         command = command_line(step).commands[step.words[0]]
@@ -94,7 +94,7 @@ def test_students_of_a_family_see_the_same_views_and_steps(tmp_path: Path) -> No
            "--hidden-weight": 2, "--match": 2}  # fmt: skip
     left: dict[bool, set[tuple[str, ...]]] = {}
     for one in ROWS:
-        words = list(protocol.steps[trained(one, 0)].words)
+        words = list(protocol.steps[trained(one, 1)].words)
         assert ("--hard-labels-only" in words) == ("--store" not in words)
         for option, count in own.items():
             while option in words:
@@ -102,7 +102,7 @@ def test_students_of_a_family_see_the_same_views_and_steps(tmp_path: Path) -> No
         left.setdefault(one.architecture.is_deit, set()).add(tuple(words))
     (swin,), (deit,) = left[False], left[True]
     assert [b for a, b in zip(swin, deit, strict=True) if a != b] == ["minivit_deit"]
-    dump = protocol.steps["store-seed0"].words
+    dump = protocol.steps["store-seed1"].words
     for option in ("--seed", "--size", "--epochs"):
         assert dump[dump.index(option) + 1] == swin[swin.index(option) + 1]
     assert dump[dump.index("--view") + 1] == "tinyvit"
@@ -110,11 +110,18 @@ def test_students_of_a_family_see_the_same_views_and_steps(tmp_path: Path) -> No
     assert ("--mixup", "0") in list(pairwise(swin)), "else rows on labels alone would mix images"
 
 
+def test_no_student_is_the_teacher_over_again(tmp_path: Path) -> None:
+    protocol = protocol_of(tmp_path)
+    teacher, base = protocol.steps["teacher-swin_t"].words, student(protocol, "swin", "base").words
+    different = [(a, b) for a, b in zip(teacher, base, strict=True) if a != b and not a.startswith(str(tmp_path))]
+    assert different == [("6", "3"), ("0", "1")], "epochs and seed"
+
+
 def test_a_teacher_is_in_memory_only_where_layers_are_compared(tmp_path: Path) -> None:
     protocol = protocol_of(tmp_path)
     weights = {}
     for one in ROWS:
-        words = protocol.steps[trained(one, 0)].words
+        words = protocol.steps[trained(one, 1)].words
         given = dict(pairwise(words))
         assert ("--teacher-online" in given) == one.loss.is_online
         if one.loss.is_online:
@@ -155,7 +162,7 @@ def test_only_what_a_row_is_named_by_changes_the_architecture(tmp_path: Path) ->
 def test_deeper_teachers_are_matched_as_in_the_reference(data: dict[str, str], tmp_path: Path) -> None:
     steps = protocol_of(tmp_path, **data, teacher_name="swin_b", tables=("losses",)).steps
     assert list(steps)[:2] == ["fetch-swin_b", "teacher-swin_b"] and "figures-deit" not in steps
-    words = dict(pairwise(steps["swin-ws-wt-all-seed0"].words))
+    words = dict(pairwise(steps["swin-ws-wt-all-seed1"].words))
     assert words["--match"] == "11:23,9:21,7:15,5:9,3:3,1:1" and words["--teacher-online"] == "swin_b"
     assert "--student-arg" not in steps["teacher-swin_b"].words
 
@@ -189,7 +196,7 @@ def test_a_given_teacher_is_measured_and_not_trained(tmp_path: Path) -> None:
     setting = minivit.setting_of(minivit.parser().parse_args(flags))
     steps = MiniVitProtocol.of(setting).steps
     assert steps["teacher-swin_s"].words[:3] == ("eval", "--checkpoint", "weights.safetensors")
-    assert "weights.safetensors" in steps["swin-ws-distilled-seed0"].words
+    assert "weights.safetensors" in steps["swin-ws-distilled-seed1"].words
     with pytest.raises(InputError, match="no file of weights"):
         setting.inputs()
 
@@ -199,7 +206,7 @@ def test_flags_keep_the_settings_defaults() -> None:
     flags = ["--quick", "--seeds", "0,3", "--rows", "swin", "--deit-arg", "depth=2", "--deit-arg", "num_heads=1"]
     setting = minivit.setting_of(minivit.parser().parse_args(flags))
     assert setting.seeds == (0, 3) and setting.tables == ("swin",) and setting.subset == 64
-    assert setting.deit_args == ("depth=2", "num_heads=1")
+    assert setting.deit_args == ("depth=2", "num_heads=1") and setting.teacher_epochs == 2
 
 
 def test_architectures_are_counted_and_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -229,7 +236,7 @@ def test_a_small_run_goes_from_teacher_to_table(
     found = report.summary(protocol, results, 0.0)
     assert found["complete"] and found["steps_done"] == 8 and found["orders"][0]["pairs"] == 10
     assert all(line["test_images"] == 20 for line in found["rows"])
-    runs = {title: tmp_path / trained(row("swin", title), 0) / "run.yaml" for title in ("WS+WT", "WS+WD+WT")}
+    runs = {title: tmp_path / trained(row("swin", title), 1) / "run.yaml" for title in ("WS+WT", "WS+WD+WT")}
     effective = {title: yaml.safe_load(path.read_text())["effective"] for title, path in runs.items()}
     assert "teacher_online" not in effective["WS+WT"]
     assert effective["WS+WD+WT"]["teacher_online"]["match"] == MATCHES["swin_t"].split(",")

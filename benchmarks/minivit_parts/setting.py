@@ -19,7 +19,7 @@ MATCHES = {
 """Teachers, and which layers are compared, as ``--match`` takes it: of 24 blocks those of the reference; of 12, as many
 as the student has, the same layers in both."""
 NARROW_SWIN = ("embed_dim=32", "num_heads=1:2:4:8")
-NARROW_DEIT = ("embed_dim=96", "num_heads=3", "patch_size=8")
+NARROW_DEIT = ("embed_dim=64", "num_heads=2", "patch_size=8")
 _PATCHES = (16, 8)
 _LEAST_GRID = 7  # patches a side
 
@@ -33,6 +33,9 @@ class MiniVitSetting(BaseSetting):
     BATCH: ClassVar[tuple[int, int]] = (512, 64)
     """Ours; the paper's is 1,024. On digits smaller, for more steps."""
 
+    seeds: tuple[int, ...] = (1,)
+    """Run seeds of the students: initial weights and views. The teacher's is 0: a student of that seed would begin with
+    the teacher's own initial weights."""
     tables: tuple[str, ...] = TABLES
     """Whose rows are trained."""
     teacher_name: str = "swin_t"
@@ -60,6 +63,8 @@ class MiniVitSetting(BaseSetting):
             except ValueError as exc:
                 raise InputError(f"{option}: {exc}") from exc
         super().__post_init__()
+        if self.is_digits and self.teacher_epochs is None:  # else it would be no better than its students
+            object.__setattr__(self, "teacher_epochs", 2 * self.num_epochs)
 
     def _named(self) -> tuple[tuple[str, str], ...]:
         return tuple((name or self.teacher_name, file) for name, file in self.teacher_checkpoints)

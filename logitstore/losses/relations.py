@@ -118,7 +118,7 @@ def _by_chunks(
     groups, rows = student_GRC.shape[:2]
     share_G = share_G / (rows * states)
     loss = student_GRC.new_zeros(())
-    for some, part in _chunks(groups, rows, _CHUNK[student_GRC.device.type]):
+    for some, part in _chunks(groups, rows, _CHUNK["cpu" if student_GRC.device.type == "cpu" else "cuda"]):
         own_GRC = student_GRC[some]
         target = _products(teacher_GRC[some], part, states).softmax(3)
         log_relation = _products(own_GRC, part, states).log_softmax(3)

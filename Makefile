@@ -15,6 +15,7 @@ test: lint
 	$(PY) -m pytest
 
 test-slow: $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[examples]" -c $(VENV)/constraints.txt
 	$(PY) -m pytest -m "slow or not slow"
 
 lint: $(READY)

@@ -25,7 +25,7 @@ from logitstore.hub import impatient_hub
 from students import UnknownModelError, build_arguments, create_student, resolve
 from students.heads import classifiers, classifiers_in
 from students.tinyvit import published_crop
-from students.transfer import by_timm_names
+from students.transfer import arguments_in, by_timm_names
 
 State = Mapping[str, Tensor]
 
@@ -131,9 +131,7 @@ def restore_model(name: str, state: State, *, size: int, card: Card | None = Non
     return restore_made(name, state, size=size, card=card)[0]
 
 
-def restore_made(
-    name: str, state: State, *, size: int, card: Card | None = None
-) -> tuple[nn.Module, dict[str, Any]]:
+def restore_made(name: str, state: State, *, size: int, card: Card | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """A model that holds the weights of a file; its classes are those of the file's classifier.
 
     Args:
@@ -150,9 +148,10 @@ def restore_made(
         ModelError: the file has no classifier, or it is of another model.
     """
     model = model_name(name)
+    implied = arguments_in(state, model)
     state = by_timm_names(state)
     num_classes = _count_classes(model, state, size)
-    for model_args in _possible_arguments(model, size, card):
+    for model_args in _possible_arguments(model, size, implied if card is None else card.model_args, card):
         candidate = build_model(model, num_classes=num_classes, size=size, model_args=model_args)
         if not _differences(state, candidate.state_dict()):
             candidate.load_state_dict(dict(state), strict=True)
@@ -165,9 +164,9 @@ def restore_made(
     return candidate, model_args
 
 
-def _possible_arguments(model: str, size: int, card: Card | None) -> list[dict[str, Any]]:
+def _possible_arguments(model: str, size: int, told: Mapping[str, Any], card: Card | None) -> list[dict[str, Any]]:
     """Ways to make a model that may fit a file as it is; the last one is made for the size."""
-    own = {} if card is None else {key: value for key, value in card.model_args.items() if key not in _SIZED}
+    own = {key: value for key, value in told.items() if key not in _SIZED}
     fitted = build_arguments(model, size, own)
     possible = [fitted] if "img_size" in fitted else [own, fitted]
     if card is not None and (card.size == size or "img_size" not in card.model_args):

@@ -29,7 +29,16 @@ from students.minivit import checkpoints
 from students.minivit.starting import start_from
 from students.transfer_map import COPIED, INITIALISED, RESIZED, Part, TransferMap
 
-__all__ = ["Part", "TransferMap", "block_names", "by_timm_names", "freeze", "frozen_modules", "transfer"]
+__all__ = [
+    "Part",
+    "TransferMap",
+    "arguments_in",
+    "block_names",
+    "by_timm_names",
+    "freeze",
+    "frozen_modules",
+    "transfer",
+]
 
 State = Mapping[str, Tensor]
 
@@ -45,6 +54,12 @@ def by_timm_names(state: State) -> dict[str, Tensor]:
         if layout.is_reference_checkpoint(plain):
             plain = layout.from_reference(plain)
     return plain
+
+
+def arguments_in(state: State, model: str) -> dict[str, Any]:
+    """Arguments without which a model of this name is not the one of a reference checkpoint, by the file's layout."""
+    known = model.startswith("mini_") and checkpoints.is_reference_checkpoint(state)
+    return dict(checkpoints.arguments_of(state)) if known else {}
 
 
 def block_names(names: Iterable[str]) -> list[str]:
@@ -123,6 +138,7 @@ def transfer(
         student_blocks=len(own_blocks),
         merging=None if whole else _merging(own_blocks, positions, cut),
         sharing=() if start is None else start.words,
+        masks=_masks(teacher_state, student),
         parts=parts.in_order(own),
     )
 
@@ -232,6 +248,16 @@ def _fitted(name: str, tensor: Tensor, wanted: Tensor, student: nn.Module) -> Te
     raise ValueError(
         f"The weights are of another width: {name} has shape {list(tensor.shape)} in them and {list(wanted.shape)} in "
         "the student; take weights of a model whose copied blocks are as wide."
+    )
+
+
+def _masks(teacher_state: State, student: nn.Module) -> str | None:
+    others = [module for module in student.modules() if getattr(module, "reference_mask", True) is False]
+    if not others or "reference_mask" not in arguments_in(teacher_state, "mini_swin"):
+        return None
+    return (
+        "The weights were trained with the masks of shifted windows in all blocks: make the student with "
+        "reference_mask=true to compute as they did."
     )
 
 

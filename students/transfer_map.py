@@ -46,6 +46,8 @@ class TransferMap:
     """A sentence: on which side of the cut the downsampling before the last stage falls; None without either."""
     sharing: tuple[str, ...]
     """Sentences: what a model whose blocks share weights left of weights with less sharing, and what it added."""
+    masks: str | None
+    """A sentence: with which masks the reference's weights were trained, where the student's are others."""
     parts: tuple[Part, ...]
     """In the order of the student's tensors."""
 
@@ -77,7 +79,7 @@ class TransferMap:
                 count = sum(part.parameters for part in parts)
                 modules = ", ".join(_ranges([part.module for part in parts]))
                 lines.append(f"  {kind:<11}  {count:>11,}  {modules} ({reason})")
-        return lines if self.merging is None else [*lines, f"  {self.merging}"]
+        return [*lines, *(f"  {sentence}" for sentence in (self.merging, self.masks) if sentence is not None)]
 
     def to_dict(self) -> dict[str, Any]:
         """A summary as JSON takes it: the cut, and for each fate that occurs its parameters and modules."""

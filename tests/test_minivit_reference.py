@@ -10,8 +10,10 @@ from student_cases import images
 from torch import Tensor
 
 import students
+from logitstore.errors import ModelError
+from logitstore.models import restore_made
 from students.minivit.vit import bucket
-from students.transfer import by_timm_names
+from students.transfer import by_timm_names, transfer
 
 HEADS = (1, 2, 3, 2)
 SWIN = {"embed_dim": 24, "num_heads": HEADS, "num_classes": 5}
@@ -70,3 +72,24 @@ def test_dynamic_sizes_mask_as_the_reference_does() -> None:
     given = images(count=1).double()
     with torch.no_grad():
         assert torch.equal(fixed(given), dynamic(given))
+
+
+def test_a_file_of_the_reference_tells_sharing_and_masks() -> None:
+    repeats = SHARING["every three, which swaps the shift"][1]
+    state = twin.swin_weights(width=96, repeats=repeats, heads=(3, 6, 12, 24), classes=5)
+    model, made_with = restore_made("mini_swin_t", state, size=224)
+    assert made_with == {"img_size": 224, "share": 3, "reference_mask": True}
+    assert model.num_classes == 5 and model.get_submodule("layers.2.blocks.0").reference_mask
+    deit = twin.deit_weights(width=192, depth=12, repeats=4, heads=3, patches=196, classes=5)
+    assert restore_made("mini_deit_ti", deit, size=224)[1] == {"img_size": 224, "share": 4}
+    with pytest.raises(ModelError, match="are not of swin_tiny_patch4_window7_224"):
+        restore_made("swin_t", state, size=224)
+
+
+def test_other_masks_than_the_file_s_are_told() -> None:
+    repeats = SHARING["every two"][1]
+    state = twin.swin_weights(width=24, repeats=repeats, heads=HEADS, classes=5)
+    for masked in (False, True):
+        student = timm.create_model("mini_swin_t", share=2, reference_mask=masked, **SWIN)
+        told = [line for line in transfer(state, student)[1].lines() if "reference_mask=true" in line]
+        assert len(told) == (0 if masked else 1)

@@ -8,6 +8,7 @@ their two empty dimensions.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,18 +35,15 @@ _DROPPED = ("attn_mask", "relative_position_index")
 _TRAINING_ONLY = "fit_dense_C."  # layers of the reference's training with a teacher
 
 
-def is_reference_checkpoint(state: dict[str, Tensor]) -> bool:
+def is_reference_checkpoint(state: Mapping[str, Tensor]) -> bool:
     """Whether the names are those of the reference's Mini-Swin or Mini-DeiT, where blocks share weights."""
     return "layers.0.blocks.0.norm1_list.0.weight" in state or "blocks.0.block.norm1.instances.0.weight" in state
 
 
 def from_reference(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A reference checkpoint's tensors under our names."""
-    pattern = _SWIN if "layers.0.blocks.0.norm1_list.0.weight" in state else _DEIT
-    repeats: dict[str, int] = {}
-    for name in state:
-        if (match := pattern.fullmatch(name)) and (own := _OWN.fullmatch(match["rest"])) and own["list"] in _LISTS:
-            repeats[match["stage"]] = max(repeats.get(match["stage"], 1), int(own["repeat"]) + 1)
+    pattern = _pattern(state)
+    repeats = _repeats(state)
     renamed = {}
     for name, tensor in state.items():
         if name.endswith(_DROPPED) or name.startswith(_TRAINING_ONLY):
@@ -54,6 +52,29 @@ def from_reference(state: dict[str, Tensor]) -> dict[str, Tensor]:
         new = _outside_blocks(name, pattern) if match is None else _in_block(match, repeats[match["stage"]])
         renamed[new] = tensor.flatten(1) if new.endswith("_softmax.weight") else tensor
     return renamed
+
+
+def arguments_of(state: Mapping[str, Tensor]) -> dict[str, int | bool]:
+    """With which arguments a model computes what a reference checkpoint's did: its sharing and, of Swin, its masks."""
+    share = max(_repeats(state).values())
+    return {"share": share, "reference_mask": True} if _pattern(state) is _SWIN else {"share": share}
+
+
+def _pattern(state: Mapping[str, Tensor]) -> re.Pattern[str]:
+    return _SWIN if "layers.0.blocks.0.norm1_list.0.weight" in state else _DEIT
+
+
+def _repeats(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many blocks a group of each stage stands for."""
+    repeats: dict[str, int] = {}
+    for name in state:
+        if (
+            (match := _pattern(state).fullmatch(name))
+            and (own := _OWN.fullmatch(match["rest"]))
+            and own["list"] in _LISTS
+        ):
+            repeats[match["stage"]] = max(repeats.get(match["stage"], 1), int(own["repeat"]) + 1)
+    return repeats
 
 
 def _in_block(match: re.Match[str], repeats: int) -> str:

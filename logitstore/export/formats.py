@@ -1,7 +1,6 @@
-"""The formats: how each is written, and the Python that uses it elsewhere.
+"""The formats: how each is written and read back, and the Python that uses it elsewhere.
 
-A format is one entry of ``FORMATS``. What it needs besides torch and timm is imported when it is used. How a file is
-read back, to be compared, stands in ``read``.
+A format is one entry of ``FORMATS``. What it needs besides torch and timm is imported when it is used.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import torch
 
 from logitstore.cards import save_weights
 from logitstore.errors import InputError
+from logitstore.export.read import Arrays, read_onnx, read_safetensors, read_torch_export
 from logitstore.export.subject import INPUT, OUTPUT, Subject
 
 _TRACED = 2  # images in the batch that a program is recorded with; of 1, torch would think that it is always 1
@@ -35,6 +35,8 @@ class Format:
     """Its name in the export's folder."""
     write: Callable[[Subject, Path], dict[str, Any]]
     """Writes it, and what belongs beside it, into a folder; gives what its card is to say besides."""
+    read: Callable[[Path, Arrays], Arrays]
+    """The logits that it gives for batches of images."""
     imports: tuple[str, ...]
     """What its user imports."""
     use: Callable[[Subject], str]
@@ -135,15 +137,22 @@ def _quiet() -> Iterator[None]:
 
 
 SAFETENSORS = Format(
-    file="model.safetensors", write=_write_safetensors, imports=("timm", "torch"), use=_use_safetensors
+    file="model.safetensors",
+    write=_write_safetensors,
+    read=read_safetensors,
+    imports=("timm", "torch"),
+    use=_use_safetensors,
 )
 ONNX = Format(
     file="model.onnx",
     write=_write_onnx,
+    read=read_onnx,
     imports=("onnxruntime",),
     use=_use_onnx,
     needs=("onnx", "onnxscript", "onnxruntime"),
 )
-TORCH_EXPORT = Format(file="model.pt2", write=_write_torch_export, imports=("torch",), use=_use_torch_export)
+TORCH_EXPORT = Format(
+    file="model.pt2", write=_write_torch_export, read=read_torch_export, imports=("torch",), use=_use_torch_export
+)
 
 FORMATS = {"safetensors": SAFETENSORS, "onnx": ONNX, "torch_export": TORCH_EXPORT}

@@ -1,39 +1,43 @@
-"""Reads an exported file as its user will: a program of its own, which knows nothing of this package.
+"""Reads exported files as their users will: nothing but the file says how the model is made.
 
-``agree`` starts it: ``python -P read.py FORMAT FILE PACKAGE ROOT IN OUT``. It shows the file's model every array in
-``IN.npz`` and writes the logits, in the same order, to ``OUT.npz``. ``PACKAGE``, found in ``ROOT``, is imported for
-architectures that timm does not know by itself. Nothing else than the file says how the model is made.
+A reader takes a file and batches of images, float32 [B, 3, size, size], and gives the logits of each batch.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
+import subprocess
 import sys
-from collections.abc import Callable
-from typing import Any
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-Model = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Arrays = Sequence[NDArray[np.float32]]
+
+# A program must not lean on anything that the process which recorded it has imported or registered.
+_FRESH = """
+import sys, numpy, torch
+program = torch.export.load(sys.argv[1]).module()
+with numpy.load(sys.argv[2]) as given, torch.no_grad():
+    numpy.savez(sys.argv[3], *(program(torch.from_numpy(given[name])).numpy() for name in given.files))
+"""
 
 
-def _onnx(file: str) -> Model:
+def read_onnx(file: Path, batches: Arrays) -> Arrays:
+    """Through onnxruntime, on the CPU."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     (images,) = session.get_inputs()
-    return lambda batch: session.run(None, {images.name: batch})[0]
+    return [session.run(None, {images.name: batch})[0] for batch in batches]
 
 
-def _torch_export(file: str) -> Model:
-    import torch
-
-    return _of_module(torch.export.load(file).module())
-
-
-def _safetensors(file: str) -> Model:
+def read_safetensors(file: Path, batches: Arrays) -> Arrays:
+    """Through a new model of timm's, made as the head of the file says."""
     import timm
     from safetensors import safe_open
 
@@ -41,29 +45,25 @@ def _safetensors(file: str) -> Model:
         says = weights.metadata()
     arguments = json.loads(says["model_args"])
     model = timm.create_model(
-        says["architecture"], checkpoint_path=file, num_classes=int(says["num_classes"]), **arguments
-    )
-    return _of_module(model.eval())
+        says["architecture"], checkpoint_path=str(file), num_classes=int(says["num_classes"]), **arguments
+    ).eval()
+    with torch.no_grad():
+        return [model(torch.from_numpy(batch)).numpy() for batch in batches]
 
 
-def _of_module(module: Callable[[Any], Any]) -> Model:
-    import torch
+def read_torch_export(file: Path, batches: Arrays) -> Arrays:
+    """In a process of its own, which imports nothing but torch and numpy.
 
-    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.no_grad():
-            logits: NDArray[np.float32] = module(torch.from_numpy(batch)).numpy()
-        return logits
-
-    return run
-
-
-_READERS = {"onnx": _onnx, "torch_export": _torch_export, "safetensors": _safetensors}
-
-if __name__ == "__main__":
-    kind, path, package, root, given, wanted = sys.argv[1:]
-    if kind == "safetensors" and package != "timm":
-        sys.path.append(root)
-        importlib.import_module(package)
-    read = _READERS[kind](path)
-    with np.load(given) as batches:
-        np.savez(wanted, *(read(batches[name]) for name in batches.files))
+    Raises:
+        RuntimeError: it fails; with the last line that it printed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        given, found = Path(folder) / "given.npz", Path(folder) / "found.npz"
+        np.savez(given, *batches)
+        # -P: the working directory is no place to import from.
+        words = [sys.executable, "-P", "-c", _FRESH, str(file), str(given), str(found)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+        with np.load(found) as logits:
+            return [logits[name] for name in logits.files]

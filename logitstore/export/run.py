@@ -1,4 +1,4 @@
-"""``export``: from a configuration to a file that was read back and agrees."""
+"""``export``: from a configuration to a file that was read back and agrees, and its card."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CARD, _README = "model.json", "README.md"
 
 
 def export(config: ExportConfig, progress: ProgressFactory | None = None) -> ExportResult:
-    """Write a model in another format, read it back in a process that knows only the file, and compare the logits.
+    """Write a model in another format, read it back as its user will, and compare the logits.
 
     Beside the file come its card, as JSON and as a page for people. Nothing is left where the logits differ.
 

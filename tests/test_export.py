@@ -1,0 +1,281 @@
+"""Exported students: the same logits in each format, a card that tells their origin, nothing left that differs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors import safe_open
+from timm.models import register_model
+from torch import Tensor, nn
+from train_cases import config, make_store
+
+from logitstore.cards import Card, load_card, load_weights, save_model
+from logitstore.device import Compute
+from logitstore.errors import InputError, ModelError
+from logitstore.evaluate import EvalConfig, evaluate
+from logitstore.export import ExportConfig, ExportResult, export
+from logitstore.export.config import FORMATS as NAMES
+from logitstore.export.formats import FORMATS
+from logitstore.images import open_images
+from logitstore.models import build_model, default_preprocessing
+from logitstore.train import TrainResult, train
+from logitstore.trained import TrainedModel, load_trained
+
+SMALL = ("embed_dims=16:32:48:64", "num_heads=1:1:2:2", "depths=1:1:1:1")
+STUDENT = {"student": "tinyvit_5m", "student_args": SMALL, "drop_path": None}
+SAMPLE = 5  # of the digits that are validated on
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """A small TinyViT, distilled for one epoch."""
+    folder = tmp_path_factory.mktemp("export")
+    return train(config(folder / "small", store=str(make_store(folder / "store")), epochs=1, **STUDENT))
+
+
+@pytest.fixture(scope="module")
+def original(run: TrainResult) -> TrainedModel:
+    return load_trained(run.out, option="--checkpoint", compute=Compute(device=torch.device("cpu")))
+
+
+@pytest.fixture(scope="module")
+def exported(run: TrainResult, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportResult]:
+    folder = tmp_path_factory.mktemp("exported")
+    return {name: export(ExportConfig(checkpoint=run.out, format=name, out=str(folder / name))) for name in NAMES}
+
+
+def metadata(result: ExportResult) -> dict[str, str]:
+    """What an exported file says of itself, read without any of our code."""
+    if result.format == "onnx":
+        return {entry.key: entry.value for entry in onnx.load(result.file).metadata_props}
+    if result.format == "safetensors":
+        with safe_open(result.file, framework="numpy") as weights:
+            return dict(weights.metadata())
+    with zipfile.ZipFile(result.file) as archive:
+        extra = [name for name in archive.namelist() if "/extra/" in name]
+        return {name.partition("/extra/")[2]: archive.read(name).decode() for name in extra}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_agrees_and_its_card_says_what_it_is(
+    name: str, run: TrainResult, exported: dict[str, ExportResult]
+) -> None:
+    result = exported[name]
+    assert result.difference <= 1e-5 and (name != "safetensors" or result.difference == 0)
+    card, trained = load_card(result.file), load_card(run.out)
+    assert card is not None and trained is not None
+    assert (card.sha256, card.model_args, card.preprocessing) == (
+        trained.sha256, trained.model_args, trained.preprocessing
+    )  # fmt: skip
+    assert (card.accuracy, card.training) == (trained.accuracy, trained.training)
+    assert "export" not in trained.to_dict()
+    told = card.export
+    assert told["file_sha256"] == hashlib.sha256(Path(result.file).read_bytes()).hexdigest()
+    assert told["parameters"] == sum(tensor.numel() for tensor in timm_model(card).parameters())
+    assert told["macs"] > 1e5 and told["versions"]["timm"] == timm.__version__
+    wanted = {"README.md", "model.json", FORMATS[name].file} | ({"config.json"} if name == "safetensors" else set())
+    assert {path.name for path in Path(result.out).iterdir()} == wanted
+
+
+def timm_model(card: Card) -> nn.Module:
+    with torch.device("meta"):
+        model: nn.Module = timm.create_model(card.model, num_classes=card.num_classes, **card.model_args)
+    return model
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_alone_tells_a_stranger_what_to_feed_it(name: str, exported: dict[str, ExportResult]) -> None:
+    says = metadata(exported[name])
+    assert says["architecture"] == "tiny_vit_5m_224"
+    assert json.loads(says["class_names"]) == [str(digit) for digit in range(10)]
+    assert json.loads(says["mean"]) == [0.485, 0.456, 0.406] and json.loads(says["std"]) == [0.229, 0.224, 0.225]
+    assert (says["size"], says["num_classes"], says["interpolation"]) == ("32", "10", "bicubic")
+    (teacher,) = json.loads(says["teachers"])
+    assert teacher["name"] == "train_cases:pooled_teacher" and len(says["store"]) == 64
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_tells_origin_and_accuracy(name: str, run: TrainResult, exported: dict[str, ExportResult]) -> None:
+    page, card = (Path(exported[name].out) / "README.md").read_text(), load_card(run.out)
+    assert card is not None and card.accuracy is not None
+    low, high = card.accuracy["top1_interval"]
+    shown = f"{100 * card.accuracy['top1_share']:.2f}% top-1 ({100 * low:.2f} to {100 * high:.2f} at 95%)"
+    assert f"{shown}, " in page and "360 images of digits (val)." in page
+    for part in ("train_cases:pooled_teacher (SHA-256 ", card.training["store"], "| recipe | digits |", card.sha256):
+        assert part in page
+    assert f"| parameters | {exported[name].parameters:,} |" in page
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_code_of_the_page_classifies_an_image(
+    name: str, exported: dict[str, ExportResult], original: TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = open_images("digits", split="val")
+    with original.logits(images) as batches:
+        wanted = torch.cat([logits for _, logits in batches])[SAMPLE]
+    folder = Path(exported[name].out)
+    Image.fromarray(images.pixels(SAMPLE)).save(folder / "image.png")
+    monkeypatch.chdir(folder)
+    try:
+        found = run_code(folder / "README.md")
+    finally:
+        (folder / "image.png").unlink()
+    np.testing.assert_allclose(np.asarray(found["logits"].tolist())[0], wanted.numpy(), atol=1e-3)
+    assert found["best"] == int(wanted.argmax())
+
+
+def run_code(page: Path) -> dict[str, Any]:
+    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    namespace: dict[str, Any] = {"__name__": "documented"}
+    exec(compile(code, str(page), "exec"), namespace)
+    return namespace
+
+
+def test_timm_makes_the_model_of_the_folder_also_as_a_backbone(
+    exported: dict[str, ExportResult], original: TrainedModel
+) -> None:
+    source = f"local-dir:{exported['safetensors'].out}"
+    model, backbone = (timm.create_model(source, pretrained=True, features_only=only).eval() for only in (False, True))
+    assert model.pretrained_cfg["label_names"] == [str(digit) for digit in range(10)]
+    assert timm.data.resolve_model_data_config(model)["crop_pct"] == original.preprocessing.crop_pct == 1.0
+    assert not {"license", "tag"} & model.pretrained_cfg.keys(), "they are of other weights"
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        assert torch.equal(model(images), original.model(images))
+        wanted = original.model.forward_intermediates(images, intermediates_only=True)
+        assert all(map(torch.equal, backbone(images), wanted))
+
+
+def test_the_folder_is_a_checkpoint_again(run: TrainResult, exported: dict[str, ExportResult]) -> None:
+    result = evaluate(EvalConfig(checkpoint=exported["safetensors"].out, workers=1))
+    assert run.accuracy is not None and result.top1 == run.accuracy["top1_share"]
+
+
+def tiny_weights(folder: Path) -> Path:
+    """A model with random weights, and its card."""
+    arguments = {"img_size": 32}
+    made = build_model("test_vit", num_classes=3, size=32, model_args=arguments)
+    wants = default_preprocessing(made)
+    card = Card(model="test_vit", model_args=arguments, num_classes=3, size=32, preprocessing=wants, **ACCURACY)
+    save_model(folder / "model.safetensors", made.state_dict(), card)
+    return folder
+
+
+ACCURACY: dict[str, Any] = {
+    "class_names": ("a|b", "c\nd", "e"),
+    "data": {"name": "some | data", "count": 12, "fingerprint": "f"},
+    "accuracy": {
+        "images": 4, "split": "val", "top1_share": 0.5, "top5_share": 1.0, "top1_interval": [0.15, 0.85],
+        "top5_interval": [0.5, 1.0],
+    },
+}  # fmt: skip
+
+
+def test_another_size_is_exported_and_said_not_to_be_measured(tmp_path: Path) -> None:
+    checkpoint = tiny_weights(tmp_path / "small")
+    result = export(ExportConfig(checkpoint=str(checkpoint), size=48, out=str(tmp_path / "out")))
+    card, page = load_card(result.file), (tmp_path / "out" / "README.md").read_text()
+    assert card is not None and (card.size, result.size, card.model_args) == (48, 48, {"img_size": 48})
+    assert load_weights(result.file)["pos_embed"].shape[1] == 10  # nine patches of 16 px and a class token
+    assert "That was measured at 32 px; at 48 px it was not." in page
+    assert r"| classes | a\|b, c d, e |" in page
+
+
+def test_weights_without_a_card_need_the_name_of_the_model(tmp_path: Path) -> None:
+    checkpoint = tiny_weights(tmp_path / "small")
+    (checkpoint / "model.json").unlink()
+    with pytest.raises(ModelError, match="name it with --model"):
+        export(ExportConfig(checkpoint=str(checkpoint), out=str(tmp_path / "out")))
+    export(ExportConfig(checkpoint=str(checkpoint), model="test_vit", size=32, out=str(tmp_path / "out")))
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "It was not measured." in page and "not known" in page and "| classes | without names |" in page
+
+
+def test_folders_are_named_after_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tiny_weights(tmp_path / "vit-digits")
+    assert export(ExportConfig(checkpoint=str(folder))).out == "runs/export/vit-digits-safetensors"
+    for ending in ("safetensors", "json"):
+        (folder / f"model.{ending}").rename(folder / f"best.{ending}")
+    result = export(ExportConfig(checkpoint=str(folder / "best.safetensors")))
+    assert result.out == "runs/export/vit-digits-best-safetensors"
+
+
+def test_only_an_earlier_export_is_replaced(tmp_path: Path) -> None:
+    folder, out = tiny_weights(tmp_path / "vit"), tmp_path / "out"
+    with pytest.raises(InputError, match="holds something else"):
+        export(ExportConfig(checkpoint=str(folder), out=str(folder)))
+    first = export(ExportConfig(checkpoint=str(folder), out=str(out)))
+    (out / "README.md").write_text("old")
+    assert export(ExportConfig(checkpoint=str(folder), out=str(out))) == first
+    assert (out / "README.md").read_text() != "old"
+    with pytest.raises(InputError, match="holds something else than a model exported as onnx"):
+        export(ExportConfig(checkpoint=str(folder), out=str(out), format="onnx"))
+    assert not list(tmp_path.glob(".*")), "work folders are gone"
+
+
+class Drifting(nn.Module):
+    """Adds how often it was called: a recording of it always adds the same."""
+
+    def __init__(self, *, moody: bool) -> None:
+        super().__init__()
+        self.head, self.moody, self.calls = nn.Linear(3, 3), moody, 0
+        self.num_classes, self.pretrained_cfg = 3, {"classifier": "head"}
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        self.calls += 1
+        if self.moody and images_BCHW.sum() > 0:  # a program cannot know
+            images_BCHW = -images_BCHW
+        return self.head(images_BCHW.mean((2, 3))) + (0 if self.moody else self.calls)
+
+
+@register_model
+def test_export_drifting(pretrained: bool = False, **options: Any) -> nn.Module:
+    return Drifting(moody=False)
+
+
+@register_model
+def test_export_moody(pretrained: bool = False, **options: Any) -> nn.Module:
+    return Drifting(moody=True)
+
+
+test_export_drifting.__test__ = test_export_moody.__test__ = False
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("test_export_drifting", "does not survive as onnx"), ("test_export_moody", "cannot be exported as onnx")],
+)
+def test_a_file_that_differs_or_cannot_be_is_not_left(model: str, message: str, tmp_path: Path) -> None:
+    state = Drifting(moody=False).state_dict()
+    card = Card(model=model, num_classes=3, size=8, preprocessing=default_preprocessing(None))
+    save_model(tmp_path / "in" / "model.safetensors", state, card)
+    with pytest.raises(ModelError, match=message):
+        export(ExportConfig(checkpoint=str(tmp_path / "in"), format="onnx", out=str(tmp_path / "deep" / "out")))
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_without_onnx_one_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(InputError, match=r"needs onnxscript, .* pip install 'logitstore\[export\]'"):
+        export(ExportConfig(checkpoint="nowhere", format="onnx"))
+
+
+def test_unknown_formats_are_refused() -> None:
+    assert tuple(FORMATS) == NAMES
+    with pytest.raises(InputError, match="safetensors, onnx, torch_export, got pickle"):
+        ExportConfig(checkpoint="x", format="pickle")
+    with pytest.raises(InputError, match="--size"):
+        ExportConfig(checkpoint="x", size=0)

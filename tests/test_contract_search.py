@@ -40,6 +40,7 @@ class Bench:
 
     def __init__(self, space: Space, score: Callable[[Factors], float], *, seed: int = 0, **options: object) -> None:
         self.score_of = score
+        self.rate: Callable[[Factors], float] = speed
         self.recorded: list[Trial] = []
         self.scored: list[Trial] = []
         values: dict[str, object] = {"target": Bounds(), "steps": 4, "candidates": 6}
@@ -49,7 +50,7 @@ class Bench:
 
     def measure(self, trial: Trial) -> float:
         assert trial.parameters <= self.search.bounds.parameters, "timed although its parameters ruled it out"
-        return speed(trial.factors)
+        return self.rate(trial.factors)
 
     def score(self, trial: Trial) -> float:
         assert self.search.bounds.broken_by(trial.parameters, trial.throughput) is None
@@ -161,7 +162,7 @@ class TestSearch:
         """Only models many notches below the start are fast enough."""
         space = Space(start=SMALL, size=32)
         bench = Bench(space, speed, target=Bounds(throughput=100), steps=1, candidates=2, throughput=1.0)
-        bench.measure = lambda trial: 100.0 if sum(space.point(trial.factors)) < 9 else 1.0  # type: ignore[method-assign]
+        bench.rate = lambda factors: 100.0 if sum(space.point(factors)) < 9 else 1.0
         best = bench.run()
         assert sum(space.point(SMALL)) == 15, "seven notches away, where two are drawn at first"
         assert best.throughput == 100 and len(bench.scored) == 2
@@ -170,14 +171,14 @@ class TestSearch:
         """One model alone is fast enough."""
         space = Space(start=SMALL, size=32)
         bench = Bench(space, speed, target=Bounds(throughput=100), steps=1, candidates=2, throughput=1.0)
-        bench.measure = lambda trial: 1.0 if bench.scored else 100.0  # type: ignore[method-assign]
+        bench.rate = lambda factors: 1.0 if bench.scored else 100.0
         assert bench.run() == next(trial for trial in bench.recorded if trial.score is not None)
         assert len(bench.scored) == 1 and len(bench.recorded) == 1 + 2 * 20
 
     def test_where_nothing_meets_the_bounds_it_says_what_came_nearest(self) -> None:
         space = Space(start=SMALL, size=32)
         bench = Bench(space, speed, target=Bounds(parameters=100_000, throughput=100), throughput=1.0, candidates=1)
-        bench.measure = lambda trial: 2.5  # type: ignore[method-assign]
+        bench.rate = lambda factors: 2.5
         with pytest.raises(NoCandidateError, match=r"None of 20 candidates of step 1 meets .* reached 2\.5 img/s\."):
             bench.run()
         assert not bench.scored

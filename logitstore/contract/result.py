@@ -82,7 +82,7 @@ class ContractResult:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
-        marked = {entry.trial.number for entry in pareto(self.trained, parameters_of, throughput_of)}
+        front = self._front()
         plain = ("out", "model", "data", "size", "device", "start_parameters", "start_throughput", "checkpoint",
                  "command", "picture")  # fmt: skip
         return {
@@ -93,7 +93,7 @@ class ContractResult:
                 {
                     **entry.to_dict(),
                     "name": self.names.get(entry.trial.number),
-                    "front": entry.trial.number in marked,
+                    "front": entry.trial.number in front,
                 }
                 for entry in self.entries
             ],
@@ -102,7 +102,7 @@ class ContractResult:
 
     def lines(self) -> dict[str, Any]:
         """For people: the steps, the candidates that were trained, the best one."""
-        best = self.best.trial
+        best, front = self.best.trial, self._front()
         start = f"{self.start}: {self.start_parameters:,} parameters, {self.start_throughput:,.4g} img/s"
         report: dict[str, Any] = {
             "from": f"{self.model}, {start}",
@@ -112,7 +112,7 @@ class ContractResult:
                  "best": step.best}
                 for step in self.steps
             ],
-            "candidates": [self._row(entry) for entry in self.trained],
+            "candidates": [self._row(entry, front) for entry in self.trained],
             "best": f"candidate {best.number}{self._named(best.number)}, {best.factors}",
             "parameters": f"{best.parameters:,} ({best.parameters / self.start_parameters:.1%} of the start's)",
             "throughput": f"{best.throughput:,.4g} img/s ({(best.throughput or 0) / self.start_throughput:.2f}x)",
@@ -122,9 +122,12 @@ class ContractResult:
         }  # fmt: skip
         return report if self.picture is None else {**report, "picture": self.picture}
 
-    def _row(self, entry: Entry) -> dict[str, Any]:
+    def _front(self) -> set[int]:
+        """Numbers of the candidates that none beats in accuracy, parameters and throughput at once."""
+        return {entry.trial.number for entry in pareto(self.trained, parameters_of, throughput_of)}
+
+    def _row(self, entry: Entry, front: set[int]) -> dict[str, Any]:
         trial, factors = entry.trial, entry.trial.factors
-        front = pareto(self.trained, parameters_of, throughput_of)
         return {
             "no": trial.number,
             "step": trial.step,
@@ -137,7 +140,7 @@ class ContractResult:
             "parameters": trial.parameters,
             "img/s": trial.throughput,
             "top-1": trial.score,
-            "front": "yes" if entry in front else "",
+            "front": "yes" if trial.number in front else "",
             "published": self.names.get(trial.number, ""),
         }
 

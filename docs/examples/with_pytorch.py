@@ -28,6 +28,7 @@ def train(config: TrainConfig) -> tuple[nn.Module, float]:
     model = DistributedDataParallel(student) if dist.is_initialized() else student
     optimizer = torch.optim.AdamW(student.parameters(), lr=rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, cycle_momentum=False)
+
     torch.manual_seed(config.seed)
     for epoch in range(batches.epochs):
         batches.set_epoch(epoch)
@@ -59,6 +60,8 @@ if __name__ == "__main__":
     for name in ("--epochs", "--batch-size"):
         parser.add_argument(name, type=int)
     if "LOCAL_RANK" in os.environ:  # started by torchrun
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group()
     print(f"{train(TrainConfig(**vars(parser.parse_args())))[1]:.1%} top-1")
     if dist.is_initialized():

@@ -37,7 +37,11 @@ def read_onnx(file: Path, batches: Arrays) -> Arrays:
 
 
 def read_safetensors(file: Path, batches: Arrays) -> Arrays:
-    """Through a new model of timm's, made as the head of the file says."""
+    """Through new models of timm's, made as the head of the file says, and as the folder's ``config.json`` does.
+
+    Raises:
+        RuntimeError: the two differ.
+    """
     import timm
     from safetensors import safe_open
 
@@ -46,9 +50,13 @@ def read_safetensors(file: Path, batches: Arrays) -> Arrays:
     arguments = json.loads(says["model_args"])
     model = timm.create_model(
         says["architecture"], checkpoint_path=str(file), num_classes=int(says["num_classes"]), **arguments
-    ).eval()
+    )
+    whole = timm.create_model(f"local-dir:{file.parent}", pretrained=True)
     with torch.no_grad():
-        return [model(torch.from_numpy(batch)).numpy() for batch in batches]
+        first, second = ([made.eval()(torch.from_numpy(batch)).numpy() for batch in batches] for made in (model, whole))
+    if not all(map(np.array_equal, first, second)):
+        raise RuntimeError("config.json makes another model than the head of the file")
+    return first
 
 
 def read_torch_export(file: Path, batches: Arrays) -> Arrays:

@@ -118,7 +118,7 @@ def test_no_student_is_the_teacher_over_again(tmp_path: Path) -> None:
 
 
 def test_a_teacher_is_in_memory_only_where_layers_are_compared(tmp_path: Path) -> None:
-    protocol = protocol_of(tmp_path)
+    protocol = protocol_of(tmp_path, size=64)
     weights = {}
     for one in ROWS:
         words = protocol.steps[trained(one, 1)].words
@@ -165,6 +165,13 @@ def test_deeper_teachers_are_matched_as_in_the_reference(data: dict[str, str], t
     words = dict(pairwise(steps["swin-ws-wt-all-seed1"].words))
     assert words["--match"] == "11:23,9:21,7:15,5:9,3:3,1:1" and words["--teacher-online"] == "swin_b"
     assert "--student-arg" not in steps["teacher-swin_b"].words
+
+
+def test_a_map_of_one_token_is_not_compared(data: dict[str, str], tmp_path: Path) -> None:
+    sized = {size: MiniVitSetting(**data, size=size, out=tmp_path).matched for size in (32, 33)}  # type: ignore[arg-type]
+    assert sized == {32: "9:9,7:7,5:5,3:3,1:1", 33: MATCHES["swin_t"]}
+    named = MiniVitSetting(**data, size=32, match="11:11", out=tmp_path)  # type: ignore[arg-type]
+    assert named.matched == "11:11"
 
 
 @pytest.mark.parametrize(("size", "patch"), [(224, ()), (112, ()), (64, ("patch_size=8",)), (32, ("patch_size=8",))])
@@ -239,7 +246,7 @@ def test_a_small_run_goes_from_teacher_to_table(
     runs = {title: tmp_path / trained(row("swin", title), 1) / "run.yaml" for title in ("WS+WT", "WS+WD+WT")}
     effective = {title: yaml.safe_load(path.read_text())["effective"] for title, path in runs.items()}
     assert "teacher_online" not in effective["WS+WT"]
-    assert effective["WS+WD+WT"]["teacher_online"]["match"] == MATCHES["swin_t"].split(",")
+    assert effective["WS+WD+WT"]["teacher_online"]["match"] == ["9:9", "7:7", "5:5", "3:3", "1:1"]
     here = {line["what"]: line["here"] for line in found["setting"]}
     assert here["warm-up epochs"] == "0.0667" and here["peak learning rate"] == "3.13e-05"  # 1e-3 at 1,024 images
 

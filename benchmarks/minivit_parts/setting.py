@@ -22,6 +22,7 @@ NARROW_SWIN = ("embed_dim=32", "num_heads=1:2:4:8")
 NARROW_DEIT = ("embed_dim=64", "num_heads=2", "patch_size=8")
 _PATCHES = (16, 8)
 _LEAST_GRID = 7  # patches a side
+_SINGLE_TOKEN = 32  # pixels: Swin's last stage has one token for each 32 a side, and a single one has no relations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class MiniVitSetting(BaseSetting):
     """Arguments of every DeiT; None is ``NARROW_DEIT`` on digits, else patches of 8 px where 16 leave fewer than 7 a
     side."""
     match: str | None = None
-    """Layers of the student and of the teacher that are compared; None is ``MATCHES``."""
+    """Layers of the student and of the teacher that are compared; None is ``MATCHES``, see ``matched``."""
     out: Path = Path("runs/minivit")
     """The folder of all steps."""
 
@@ -91,8 +92,11 @@ class MiniVitSetting(BaseSetting):
 
     @property
     def matched(self) -> str:
-        """``match``, or the default."""
-        return self.match or MATCHES[self.teacher_name]
+        """``match``, or the default; at up to 32 px without the last stage, whose map is one token there."""
+        if self.match is not None:
+            return self.match
+        first, others = MATCHES[self.teacher_name].split(",", 1)
+        return others if self.side <= _SINGLE_TOKEN else f"{first},{others}"
 
     def arguments_of(self, family: str) -> tuple[str, ...]:
         """Arguments of the architecture that all models of a family have."""

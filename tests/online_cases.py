@@ -104,6 +104,10 @@ def swin_teacher_of_odd_windows() -> nn.Module:
     return _Fed(swin(24, seed=7, window_size=3))
 
 
+def swin_teacher_of_coarse_patches() -> nn.Module:
+    return swin(16, depths=(2, 2), patch_size=16)
+
+
 def swin_teacher_of_long_windows() -> nn.Module:
     return swin(16, window_size=(8, 4))
 

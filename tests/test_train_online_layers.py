@@ -139,8 +139,8 @@ def test_hidden_states_need_no_equal_windows() -> None:
         (vit(16), "convolutional_teacher", None, "has no attention layers .* these the store serves; leave out"),
         (vit(16), "bare_teacher", None, "is no torch module, so nothing inside of it can be compared"),
         (swin(16), "convolutional_teacher", None, "online_cases:convolutional_teacher has no attention layers"),
-        (vit(16), "vit_teacher_of_coarse_patches", None, "Layer 5 of the student has 16 tokens and .* teacher 4"),
-        (swin(16), "swin_teacher", ("1:3",), "Layer 1 of the student has 64 tokens and layer 3 of the teacher 16"),
+        (vit(16), "vit_teacher_of_coarse_patches", None, "map of layer 5 of the student has 16 tokens, .* teacher 4,"),
+        (swin(16), "swin_teacher", ("1:3",), "map of layer 1 of the student has 64 tokens, .* teacher 16,"),
         (swin(16), "swin_teacher", ("1:0",), r"4x4, shifted by 2 and 2\) are not .* \(4 of 4x4, shifted by 0 and 0"),
         (swin(16), "swin_teacher_of_long_windows", None, r"layer 1 .*4 of 4x4.* are not .*2 of 8x4"),
         (vit(16), "vit_teacher", ("5:5", "6:1"), "--match 6:1 names layer 6 of the student, which has 0 to 5"),
@@ -192,6 +192,14 @@ def test_a_pair_that_is_none_is_refused(text: str) -> None:
 def test_a_pair_named_twice_is_refused() -> None:
     with pytest.raises(InputError, match="names the pair 1:2 twice"):
         parse_match(["1:2", "2:2", "1:2"])
+
+
+def test_a_layer_of_a_single_token_is_told() -> None:
+    student = swin(8, depths=(2, 2), patch_size=16)
+    online = beside(student, "swin_teacher_of_coarse_patches")
+    assert online.match == ((3, 3), (1, 1))
+    (note,) = [note for note in online.notes([]) if "single token" in note]
+    assert note.startswith("Layers matched as 3:3 have a single token at 32 px")
 
 
 def test_views_of_weight_zero_do_not_count() -> None:

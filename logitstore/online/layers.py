@@ -2,7 +2,8 @@
 
 A layer is a block that attends: a module called ``blocks.<i>``, as in timm's Swin, ViT and DeiT and in what is made of
 these, in which a projection called ``qkv`` is at work. Blocks that share one projection are layers of their own: what
-the projection gives belongs to the block that is running. Layers are numbered over all stages, from 0.
+the projection gives belongs to the block that is running. What it gives is taken as it is, before anything normalises
+queries and keys. Layers are numbered over all stages, from 0.
 
 Shapes: B batch, W windows of an image, G = B W of a batch, N tokens of a window, C width.
 """

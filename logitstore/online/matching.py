@@ -95,9 +95,9 @@ def require_comparable(student: Sequence[Layer], teacher: Sequence[Layer], match
         one, other = student[own], teacher[theirs]
         if one.map_tokens != other.map_tokens:
             raise InputError(
-                f"Layer {own} of the student has {one.map_tokens} tokens and layer {theirs} of the teacher "
-                f"{other.map_tokens}, which cannot be compared: match layers of one map with --match, or take models "
-                "with patches of one size."
+                f"The map of layer {own} of the student has {one.map_tokens} tokens, that of layer {theirs} of the "
+                f"teacher {other.map_tokens}, so they cannot be compared: match layers of one map with --match, or "
+                "take models with patches of one size."
             )
         if attention and _windows(one) != _windows(other):
             raise InputError(

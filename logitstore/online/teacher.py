@@ -35,6 +35,11 @@ class Pair:
         alike = self.student.prefix == self.teacher.prefix
         return (0, 0) if alike else (self.student.prefix, self.teacher.prefix)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of the image that are compared, and of what comes before it."""
+        return self.student.map_tokens + self.student.prefix - self.skips[0]
+
 
 class OnlineTeacher:
     """A teacher in memory: eval mode, no gradient, its own normalisation and precision.
@@ -86,7 +91,7 @@ class OnlineTeacher:
     @property
     def match(self) -> Match:
         """The numbers of the layers that are compared."""
-        return tuple((pair.student.number, pair.teacher.number) for pair in self.pairs)
+        return _numbers(self.pairs)
 
     def added_to(self, criterion: Criterion) -> Criterion:
         """A criterion that adds these losses by their weights to what its own come to."""
@@ -107,6 +112,11 @@ class OnlineTeacher:
             f"{self.hidden_weight:g}; targets for logits come from the store.",
             f"Layers matched, student:teacher, counted from 0: {', '.join(written(self.match))}.",
         ]
+        if lone := [pair for pair in self.pairs if pair.tokens == 1]:
+            said.append(
+                f"Layers matched as {', '.join(written(_numbers(lone)))} have a single token at {teacher.size} px, so "
+                "there is nothing to relate, and they add 0 to the means: leave them out with --match."
+            )
         if any(any(pair.skips) for pair in self.pairs):
             said.append("Class tokens and their like are not compared, for student and teacher have other ones.")
         if teacher.sha256 not in [store["sha256"] for store in told]:
@@ -121,6 +131,10 @@ class OnlineTeacher:
             "hidden_weight": self.hidden_weight,
             "match": list(written(self.match)),
         }
+
+
+def _numbers(pairs: Sequence[Pair]) -> Match:
+    return tuple((pair.student.number, pair.teacher.number) for pair in pairs)
 
 
 def _attention(pair: Pair, own: Seen, theirs: Seen, weight_B: Tensor) -> Tensor:

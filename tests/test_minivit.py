@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
 from student_cases import count, images, make, swin, vit
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from students.minivit import Multiplexing, multiplex
 from students.minivit.starting import shared_names
@@ -213,6 +214,23 @@ def test_features_come_from_each_stage_and_block() -> None:
     assert [tuple(each.shape[1:]) for each in last(given)] == [(24, 16, 20)] * 2
     tokens, maps = small("mini_deit_ti").forward_intermediates(images(count=1))
     assert len(maps) == 4 and tokens.shape == (1, 196, 24)
+
+
+@pytest.mark.parametrize("name", ["mini_swin_t", "mini_deit_ti"])
+def test_data_parallel_training_has_the_same_gradients(name: str, tmp_path: Path) -> None:
+    alone = small(name)
+    given = images(count=1)
+    alone(given).square().sum().backward()
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/ranks", rank=0, world_size=1)
+    try:
+        model = nn.parallel.DistributedDataParallel(small(name))
+        for _ in range(2):
+            model.zero_grad()
+            model(given).square().sum().backward()
+    finally:
+        distributed.destroy_process_group()
+    for expected, parameter in zip(alone.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-4, atol=1e-4)
 
 
 def test_lower_precision_by_autocast() -> None:

@@ -69,7 +69,9 @@ class MlpTransform(nn.Module):
     def __init__(self, dim: int, *, equation: bool, eps: float, **like: Any) -> None:
         super().__init__()
         self.norm = None if equation else nn.LayerNorm(dim, eps=eps, **like)
-        self.conv = nn.Conv2d(dim, dim, KERNEL, padding=KERNEL // 2, groups=dim, **like)
+        conv = nn.Conv2d(dim, dim, KERNEL, padding=KERNEL // 2, groups=dim, **like)
+        # As its input lies in memory, so that its gradient lies as DistributedDataParallel expects.
+        self.conv: nn.Conv2d = conv.to(memory_format=torch.channels_last)
 
     @property
     def beginning(self) -> str:

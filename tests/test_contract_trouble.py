@@ -13,7 +13,7 @@ from train_cases import Spy
 from logitstore.contract import contract
 from logitstore.contract.bench import Bench
 from logitstore.errors import InputError, NonFiniteError
-from students.contract import Trial
+from students.contract import Space, Trial
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,10 +85,10 @@ def test_a_published_model_is_named_when_hit(
 ) -> None:
     """From the largest TinyViT, on scores that point to the middle one, without a training."""
     goal, spy = factors_of("11m_224", 32), Spy()
+    space = Space(start=factors_of("21m_224", 32), size=32)
 
     def score(bench: Bench, trial: Trial) -> float:
-        far = sum(abs(one - other) for one, other in zip(trial.factors.widths, goal.widths, strict=True))
-        far += 100 * sum(vars(trial.factors)[name] != vars(goal)[name] for name in vars(goal) if name != "widths")
+        far = sum((a - b) ** 2 for a, b in zip(space.point(trial.factors), space.point(goal), strict=True))
         bench.accuracies[trial.number] = {"top1_share": 1 / (1 + far)}
         return 1 / (1 + far)
 

@@ -10,7 +10,7 @@ goes on from a list of its trials.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -194,28 +194,27 @@ class Search:
     def _near(self, centre: Point, radius: int, draws: Draws) -> Point:
         """A model some notches away, along some of the factors.
 
-        Where the centre has too many parameters, they are taken down until the bound is met. Further notches lead
-        down, too, as long as the centre is too slow, and else up or down.
+        Where the centre has too many parameters, notches are taken until the bound is met: in each round at most one
+        more along an axis, and along one more factor. Windows and heads, which hardly have parameters, would else go
+        down to nothing. Further notches lead down, too, as long as the centre is too slow, and else up or down.
         """
         bounds = self.bounds
         factors = list(self.space.factors_varied)
         draws.shuffle(factors)
         along = 1 + draws.integers(0, len(factors))
-        point, walked = centre, False
+        point, rounds = centre, 0
         while self.count(self.space.model(point)) > bounds.parameters:
-            down = [near for name, near in self._downwards(point) if name in factors[:along]]
+            below = self.space.neighbours(point, directions=(-1,))
+            down = [near for factor, near in below if factor in factors[:along] and _distance(centre, near) <= rounds]
             if down:
-                point, walked = draws.choice(down), True
+                point = draws.choice(down)
             else:
-                along += 1  # these factors alone do not reach the bound
+                rounds, along = rounds + 1, along + (rounds > 0)
         directions = (-1,) if self._slow(centre) else (-1, 1)
-        for _ in range(draws.integers(0 if walked else 1, radius + 1)):
+        for _ in range(draws.integers(0 if rounds else 1, radius + 1)):
             if near := [near for _, near in self.space.neighbours(point, directions=directions)]:
                 point = draws.choice(near)
         return point
-
-    def _downwards(self, point: Point) -> Iterable[tuple[str, Point]]:
-        return self.space.neighbours(point, directions=(-1,))
 
     def _slow(self, point: Point) -> bool:
         """Whether a model that was tried, or the start, is slower than the step allows."""
@@ -259,3 +258,8 @@ def carry_out(
     best = search.best(search.steps)
     assert best is not None, "each step ends with one that meets its bounds"
     return best
+
+
+def _distance(one: Point, other: Point) -> int:
+    """The most notches between two models along any axis."""
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))

@@ -168,12 +168,17 @@ def tiny_weights(folder: Path) -> Path:
     arguments = {"img_size": 32}
     made = build_model("test_vit", num_classes=3, size=32, model_args=arguments)
     wants = default_preprocessing(made)
-    card = Card(model="test_vit", model_args=arguments, num_classes=3, size=32, preprocessing=wants, **ACCURACY)
+    card = Card(model="test_vit", model_args=arguments, num_classes=3, size=32, preprocessing=wants, **ORIGIN)
     save_model(folder / "model.safetensors", made.state_dict(), card)
     return folder
 
 
-ACCURACY: dict[str, Any] = {
+ORIGIN: dict[str, Any] = {
+    "training": {
+        "teachers": [{"name": "one", "sha256": "1"}, {"name": "two", "sha256": None}], "store": ["a", "b"],
+        "weights": [0.25, 0.75], "teacher_online": {"name": "third", "sha256": "3", "match": ["1:1"]},
+        "recipe": {"name": "own", "distillation": "kl", "joint": "ratio"},
+    },
     "class_names": ("a|b", "c\nd", "e"),
     "data": {"name": "some | data", "count": 12, "fingerprint": "f"},
     "accuracy": {
@@ -190,7 +195,16 @@ def test_another_size_is_exported_and_said_not_to_be_measured(tmp_path: Path) ->
     assert card is not None and (card.size, result.size, card.model_args) == (48, 48, {"img_size": 48})
     assert load_weights(result.file)["pos_embed"].shape[1] == 10  # nine patches of 16 px and a class token
     assert "That was measured at 32 px; at 48 px it was not." in page
-    assert r"| classes | a\|b, c d, e |" in page
+    for row in (
+        r"| classes | a\|b, c d, e |",
+        r"| data | some \| data, 12 images, fingerprint f |",
+        "| teacher | one (SHA-256 1); two |",
+        "| teacher in memory | third (SHA-256 3) |",
+        "| store | a, b |",
+        "| weights of the stores | 0.25, 0.75 |",
+        "| loss | kl with the teacher, joined with hard labels (ratio) |",
+    ):
+        assert row in page
 
 
 def test_weights_without_a_card_need_the_name_of_the_model(tmp_path: Path) -> None:
@@ -213,6 +227,7 @@ def test_folders_are_named_after_the_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert result.out == "runs/export/vit-digits-best-safetensors"
 
 
+@pytest.mark.usefixtures("torch_untouched")
 def test_only_an_earlier_export_is_replaced(tmp_path: Path) -> None:
     folder, out = tiny_weights(tmp_path / "vit"), tmp_path / "out"
     with pytest.raises(InputError, match="holds something else"):
@@ -254,12 +269,13 @@ def test_export_moody(pretrained: bool = False, **options: Any) -> nn.Module:
 test_export_drifting.__test__ = test_export_moody.__test__ = False
 
 
+@pytest.mark.usefixtures("torch_untouched")
 @pytest.mark.parametrize(
     ("model", "message"),
     [("test_export_drifting", "does not survive as onnx"), ("test_export_moody", "cannot be exported as onnx")],
 )
 def test_a_file_that_differs_or_cannot_be_is_not_left(model: str, message: str, tmp_path: Path) -> None:
-    state = Drifting(moody=False).state_dict()
+    state = {"head.weight": torch.eye(3), "head.bias": torch.zeros(3)}
     card = Card(model=model, num_classes=3, size=8, preprocessing=default_preprocessing(None))
     save_model(tmp_path / "in" / "model.safetensors", state, card)
     with pytest.raises(ModelError, match=message):

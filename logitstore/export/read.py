@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from logitstore.device import seeded
+
 Arrays = Sequence[NDArray[np.float32]]
 
 # A program must not lean on anything that the process which recorded it has imported or registered.
@@ -48,10 +50,11 @@ def read_safetensors(file: Path, batches: Arrays) -> Arrays:
     with safe_open(file, framework="pt") as weights:
         says = weights.metadata()
     arguments = json.loads(says["model_args"])
-    model = timm.create_model(
-        says["architecture"], checkpoint_path=str(file), num_classes=int(says["num_classes"]), **arguments
-    )
-    whole = timm.create_model(f"local-dir:{file.parent}", pretrained=True)
+    with seeded(torch.device("cpu")):  # making layers draws initial weights, which are then replaced
+        model = timm.create_model(
+            says["architecture"], checkpoint_path=str(file), num_classes=int(says["num_classes"]), **arguments
+        )
+        whole = timm.create_model(f"local-dir:{file.parent}", pretrained=True)
     with torch.no_grad():
         first, second = ([made.eval()(torch.from_numpy(batch)).numpy() for batch in batches] for made in (model, whole))
     if not all(map(np.array_equal, first, second)):

@@ -113,6 +113,7 @@ def _origin(card: Card) -> dict[str, str]:
         "teacher": "; ".join(map(_model, training.get("teachers") or [])),
         "teacher in memory": _model(training.get("teacher_online")),
         "store": ", ".join([stores] if isinstance(stores, str) else stores),
+        "weights of the stores": ", ".join(f"{weight:.4g}" for weight in training.get("weights") or []),
         "targets": training.get("targets"),
         "data": data and f"{data.get('name')}, {data.get('count'):,} images, fingerprint {data.get('fingerprint')}",
         "recipe": recipe.get("name"),

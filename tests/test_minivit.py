@@ -250,6 +250,7 @@ def test_lower_precision_by_autocast() -> None:
         (lambda: swin(2, 2, 2, 2, seed=0), {"rel_pos": True}, "rel_pos is for ViT and DeiT"),
         (lambda: vit(2, seed=0), {"reference_mask": True}, "reference_mask is for Swin"),
         (lambda: vit(2, seed=0), {"rel_pos": True}, "without class token"),
+        (lambda: make("vit_tiny_r_s16_p8_224", seed=0, depth=1), {}, "not those of HybridEmbed"),
         (lambda: vit(2, seed=0, patch_drop_rate=0.5), {}, "not those of PatchDropout"),
         (lambda: make("beit_base_patch16_224", seed=0, depth=1), {}, "not in Beit"),
         (lambda: vit(2, seed=0, qk_norm=True, attn_layer="diff"), {}, "not those of DiffAttention"),

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from timm.layers import PatchEmbed
 from timm.layers.attention import Attention
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from timm.models.vision_transformer import Block, VisionTransformer
@@ -105,9 +106,9 @@ def _multiplex_vit(model: VisionTransformer, options: Multiplexing) -> None:
     _require([block.attn for block in blocks], Attention)
     if options.rel_pos and model.num_prefix_tokens:
         raise ValueError("rel_pos is for models without class token: make this one with class_token=False.")
-    if (options.rel_pos or options.mlp_transform) and isinstance(model.patch_drop, nn.Module):
-        _require([model.patch_drop], nn.Identity)
     if options.rel_pos or options.mlp_transform:
+        _require([model.patch_drop], nn.Identity)
+        _require([model.patch_embed], PatchEmbed)
         model.patch_embed = GridPatchEmbed.of(model.patch_embed)
     for group in groups(len(blocks), options.share):
         first = blocks[group[0]]

@@ -195,6 +195,8 @@ def test_another_size_is_exported_and_said_not_to_be_measured(tmp_path: Path) ->
     assert card is not None and (card.size, result.size, card.model_args) == (48, 48, {"img_size": 48})
     assert load_weights(result.file)["pos_embed"].shape[1] == 10  # nine patches of 16 px and a class token
     assert "That was measured at 32 px; at 48 px it was not." in page
+    export(ExportConfig(checkpoint=str(tmp_path / "out"), size=64, out=str(tmp_path / "again")))
+    assert "That was measured at 32 px; at 64 px it was not." in (tmp_path / "again" / "README.md").read_text()
     for row in (
         r"| classes | a\|b, c d, e |",
         r"| data | some \| data, 12 images, fingerprint f |",

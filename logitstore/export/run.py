@@ -101,6 +101,8 @@ def _work_folder(out: Path) -> Iterator[Path]:
 def _written(subject: Subject, name: str, kind: Format, folder: Path) -> dict[str, Any]:
     try:
         return kind.write(subject, folder)
+    except OSError:
+        raise  # a disk that is full says nothing of the model
     except Exception as exc:  # exporters raise kinds of their own, about models of any kind
         lines = [line.strip() for line in f"{type(exc).__name__}: {exc}".splitlines() if line.strip()]
         raise ModelError(

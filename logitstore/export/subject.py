@@ -77,12 +77,14 @@ def load_subject(checkpoint: str, *, model: str | None, size: int | None) -> Sub
     found = load_trained(
         checkpoint, option="--checkpoint", compute=Compute(device=torch.device("cpu")), model=model, size=size
     )
-    card = found.card
-    return Subject(
-        model=found.model,
-        card=_card(found),
-        measured_size=None if card is None or card.accuracy is None else card.size,
-    )
+    return Subject(model=found.model, card=_card(found), measured_size=_measured_size(found.card))
+
+
+def _measured_size(card: Card | None) -> int | None:
+    """As ``Subject.measured_size``; what was exported before may have been made for another size than it was."""
+    if card is None or card.accuracy is None:
+        return None
+    return int(card.export.get("accuracy_size") or card.size)
 
 
 def _card(found: TrainedModel) -> Card:

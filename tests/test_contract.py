@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from contract_cases import briefly_timed, config, journal, make_material, trials
 from safetensors.torch import load_file
 from train_cases import Spy
@@ -72,7 +73,8 @@ class TestWhatIsFound:
         model = restore_model(card.model, state, size=32, card=card)
         assert sum(parameter.numel() for parameter in model.parameters()) == found.best.trial.parameters
         assert len(list(Path(found.out).glob("candidates/*/model.safetensors"))) == len(found.trained)
-        assert not list(Path(found.out).glob("candidates/*/checkpoint.pt")), "nothing is gone on with"
+        left = {file.name for file in Path(found.out).glob("candidates/*/[!.]*")}
+        assert left == {"model.safetensors", "model.json", "metrics.jsonl", "run.yaml"}, "nothing is gone on with"
 
     def test_the_command_trains_it_in_earnest(self, found: ContractResult, material: Path) -> None:
         _, name, *words = shlex.split(found.command)
@@ -129,6 +131,20 @@ class TestGoingOn:
         assert not path.read_bytes().endswith(b"\n")
         contract(config(material, copy))
         assert trials(copy) == trials(Path(found.out))
+
+    @pytest.mark.parametrize("as_json", [True, False])
+    def test_the_command_does_the_same(self, copy: Path, found: ContractResult, material: Path, as_json: bool) -> None:
+        words = ["--from", "tinyvit_5m", "--max-params", "200K", "--steps", 2, "--candidates", 2, "--epochs", 1]
+        words += ["--store", material / "store", "--val-data", material / "val.npz", "--batch-size", 32, "--out", copy]
+        result = CliRunner().invoke(cli.main, ["contract", *map(str, words), *(["--json"] if as_json else [])])
+        assert result.exit_code == 0, result.stderr
+        assert f"Going on after {len(found.entries)} candidates" in result.stderr
+        best = found.best.trial
+        if as_json:
+            assert json.loads(result.stdout)["best"]["factors"] == best.factors.to_dict()
+        else:
+            assert f"best        candidate {best.number}, {best.factors}\n" in result.stdout
+            assert "  no  step  widths " in result.stdout
 
     @pytest.mark.parametrize(
         ("options", "differs"),

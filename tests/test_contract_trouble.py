@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from contract_cases import briefly_timed, config, factors_of, journal, make_material
+from click.testing import CliRunner
+from contract_cases import briefly_timed, config, factors_of, journal, make_material, trials
 from train_cases import Spy
 
+import cli
 from logitstore.contract import contract
 from logitstore.contract.bench import Bench
 from logitstore.errors import InputError, NonFiniteError
+from logitstore.train import train
 from students.contract import Space, Trial
 
 
@@ -53,7 +57,7 @@ class TestRefused:
     ) -> None:
         with pytest.raises(InputError, match=message):
             contract(config(material, tmp_path / "out", **options))
-        assert not (tmp_path / "out" / "candidates").exists()
+        assert not list(tmp_path.glob("out/[!.]*")), "something was written"
 
     def test_a_folder_that_holds_something_else(self, material: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="holds something that no contraction left there"):
@@ -78,6 +82,28 @@ class TestRefused:
             contract(wanted)
         kept = [line["trial"] for line in journal(tmp_path / "out")[1:]]
         assert len(kept) == 20 and all(trial["score"] is None and trial["broken"] for trial in kept)
+
+
+def test_a_stop_says_that_what_is_done_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(_config: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("logitstore.contract.run.Task.of", stopped)
+    result = CliRunner().invoke(cli.main, ["contract", "--max-params", "5M"])
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr.endswith("what is done is kept, and the same command goes on from there.\n")
+
+
+def test_what_another_version_left_half_trained_is_trained_anew(material: Path, tmp_path: Path) -> None:
+    """The first candidate's folder holds the run of another model, which the journal knows nothing of."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    contract(config(material, first, candidates=1, steps=1))
+    (number,) = (entry["number"] for entry in trials(first) if entry["score"] is not None)
+    folder = second / "candidates" / f"{number:03d}"
+    train(replace(config(material, second, epochs=2).training(), student="test_vit", out=str(folder)))
+    (second / "journal.jsonl").write_text("")
+    contract(config(material, second, candidates=1, steps=1))
+    assert trials(second) == trials(first)
 
 
 def test_a_published_model_is_named_when_hit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,17 +125,17 @@ class Bench:
 
     def throughput_of_start(self) -> float:
         """Images a second of the model that is contracted, taken once in a search."""
-        if self.journal.throughput is None:
-            self.journal.begin(self._timed_start().images_per_second())
-        assert self.journal.throughput is not None, "written down just now"
-        return self.journal.throughput
+        if self.journal.throughput is not None:
+            return self.journal.throughput
+        return self._timed_start().images_per_second()
 
     def measure(self, trial: Trial) -> float:
         """Images a second of a candidate: the start's, times how often as fast the candidate is in turns with it."""
         before = self.journal.throughput_of(trial)
         if before is not None:
             return before
-        return self.throughput_of_start() * relative_speed(self._timed(trial.factors), self._timed_start())
+        assert self.journal.throughput is not None, "the start is timed first"
+        return self.journal.throughput * relative_speed(self._timed(trial.factors), self._timed_start())
 
     def score(self, trial: Trial) -> float:
         """Top-1 of a candidate after its training, as a share.
@@ -144,10 +144,12 @@ class Bench:
         and accuracies of all steps compare. One whose loss is not finite has learnt nothing: 0.
         """
         assert trial.throughput is not None, "timed before it is trained"
-        if self.journal.throughput_of(trial) is None:
+        begun = self.journal.throughput_of(trial) is not None
+        if not begun:
             self.journal.time(trial, trial.throughput)
         self._start = None  # the memory is for training
-        training = self.config.training_of(trial.factors, str(self.folder(trial)))
+        # What lies in the folder of one that was not begun was left by a version that draws others.
+        training = replace(self.config.training_of(trial.factors, str(self.folder(trial))), fresh=not begun)
         try:
             accuracy = train(training, self._bars(trial)).accuracy
         except NonFiniteError:
@@ -157,10 +159,11 @@ class Bench:
         return float(accuracy["top1_share"])
 
     def add(self, trial: Trial) -> Entry:
-        """Write down a candidate that is done with; its training is not gone on with any more."""
+        """Write down a candidate that is done with, and keep only the weights that it was compared by."""
         entry = Entry(trial=trial, accuracy=self.accuracies.get(trial.number))
         self.journal.add(entry)
-        (self.folder(trial) / "checkpoint.pt").unlink(missing_ok=True)
+        for name in ("checkpoint.pt", "best.safetensors", "best.json"):
+            (self.folder(trial) / name).unlink(missing_ok=True)
         return entry
 
     def folder(self, trial: Trial) -> Path:

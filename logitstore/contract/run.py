@@ -74,6 +74,8 @@ def _searched(
     say(f"{task.model}: {task.start}; {parameters:,} parameters, {throughput:,.4g} img/s. Target: {target}.")
     if target.allow(parameters, throughput):
         raise InputError(f"{config.start} keeps to the bounds as it is ({target}): there is nothing to contract.")
+    if journal.throughput is None:
+        journal.begin(throughput)
     search = Search(
         Space(start=task.start, size=task.size),
         count=task.count,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,21 @@ def test_other_sharing_has_the_papers_parameters(name: str, share: int, millions
     assert round(parameters_of(name, share=share) / 1e6) == millions
 
 
-@pytest.mark.parametrize("kind", ["swin", "vit"])
+BASES: dict[str, Callable[[], nn.Module]] = {
+    "Swin": lambda: swin(2, 2, 2, 2, seed=0),
+    "DeiT": lambda: vit(3, seed=0),
+    "norms in attention": lambda: vit(2, seed=0, qk_norm=True, scale_attn_norm=True, init_values=0.5),
+}
+
+
+@pytest.mark.parametrize("base_of", BASES.values(), ids=BASES)
 @pytest.mark.parametrize(
     "options",
     [{"mlp_transform": False}, {"equation_mlp": True}, {"attn_transform": False, "equation_mlp": True}, WITHOUT],
     ids=["heads", "heads and equation 8", "equation 8", "none"],
 )
-def test_nothing_shared_and_neutral_is_the_base(kind: str, options: dict[str, bool]) -> None:
-    base = swin(2, 2, 2, 2, seed=0) if kind == "swin" else vit(3, seed=0)
+def test_nothing_shared_and_neutral_is_the_base(base_of: Callable[[], nn.Module], options: dict[str, bool]) -> None:
+    base = base_of()
     model = neutral(multiplex(copy.deepcopy(base), Multiplexing(share=1, **options)))
     with torch.no_grad():
         torch.testing.assert_close(model(images(count=1)), base(images(count=1)), rtol=1e-5, atol=1e-5)
@@ -98,6 +106,20 @@ def test_a_shared_weight_gathers_the_gradients_of_its_repeats(name: str) -> None
         torch.testing.assert_close(parameter.grad, expected[own])
     repeats = len({copied.split(".attn.")[0] for copied in shared_names(shared) if ".attn.qkv" in copied})
     assert repeats == len(block_outputs(shared)) - (4 if "swin" in name else 2)
+
+
+def test_initial_weights_are_drawn_as_in_the_reference() -> None:
+    """Of maps across heads normal with 0.02, of convolutions torch's uniform ones, of positions 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        weights = timm.create_model("mini_swin_t").state_dict()
+        tables = timm.create_model("mini_deit_ti").state_dict()
+    maps = torch.cat([tensor.flatten() for name, tensor in weights.items() if name.endswith("softmax.weight")])
+    assert abs(maps.mean()) < 0.002 and abs(maps.std() - 0.02) < 0.001
+    assert not any(tensor.any() for name, tensor in weights.items() if name.endswith("softmax.bias"))
+    kernels = torch.cat([tensor.flatten() for name, tensor in weights.items() if name.endswith("conv.weight")])
+    assert abs(kernels.abs().max() - 1 / 7) < 1e-3 and abs(kernels.std() - 1 / 7 / 3**0.5) < 1e-3
+    assert not any(tensor.any() for name, tensor in tables.items() if name.endswith("table"))
 
 
 def block_outputs(model: nn.Module) -> dict[str, Tensor]:

@@ -1,10 +1,10 @@
 """A search that is killed again and again, for tests/test_contract_kill.py; it ends in one JSON line of results.
 
-    contract_worker.py MATERIAL WHOLE KILLED EVERY
+    contract_worker.py MATERIAL WHOLE KILLED STEPS EVERY
 
-An unbroken search goes to WHOLE. In KILLED one process after the other goes on, each with SIGKILL at one of its events,
-EVERY events later each time: before a line of the journal, with half of it written, after it, or before a step of
-training.
+An unbroken search of STEPS steps goes to WHOLE. In KILLED one process after the other goes on, each with SIGKILL at one
+of its events, EVERY events later each time: before a line of the journal, with half of it written, after it, or before
+a step of training.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from logitstore.learning.learner import Learner
 
 
 def search(material: Path, out: Path) -> None:
-    contract(config(material, out, epochs=2))
+    contract(config(material, out, epochs=2, steps=int(sys.argv[4])))
 
 
 def die_at(event: int) -> None:
@@ -82,7 +82,7 @@ def killed_again_and_again(material: Path, killed: Path) -> list[int]:
             search(material, killed)
 
         codes.append(finish(spawn(doomed)))
-        event += int(sys.argv[4])
+        event += int(sys.argv[5])
     return codes[1:]
 
 

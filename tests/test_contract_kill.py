@@ -13,15 +13,15 @@ from train_cases import same_weights
 WORKER = Path(__file__).with_name("contract_worker.py")
 
 
-@pytest.mark.parametrize(("every", "kills"), [(5, 3), pytest.param(1, 8, marks=pytest.mark.slow)])
-def test_kills_change_nothing(tmp_path: Path, every: int, kills: int) -> None:
+@pytest.mark.parametrize(("steps", "every", "kills"), [(1, 4, 3), pytest.param(2, 1, 8, marks=pytest.mark.slow)])
+def test_kills_change_nothing(tmp_path: Path, steps: int, every: int, kills: int) -> None:
     make_material(tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    result = worker(WORKER, tmp_path, whole, killed, every)
+    result = worker(WORKER, tmp_path, whole, killed, steps, every)
     *codes, last = result["codes"]
     assert (result["whole"], last) == (0, 0), result
     assert len(codes) >= kills and set(codes) == {-signal.SIGKILL}
-    assert trials(killed) == trials(whole) and len(trials(whole)) >= 4
+    assert trials(killed) == trials(whole) and len(trials(whole)) >= 2 * steps
     lines = journal(killed)
     for trial in (line["trial"] for line in lines if "trial" in line and line["trial"]["score"] is not None):
         weights = f"candidates/{trial['number']:03d}/model.safetensors"

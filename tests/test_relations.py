@@ -126,3 +126,10 @@ def test_without_a_gradient_none_is_made(monkeypatch):
 def test_other_numbers_of_windows_states_or_tokens_are_refused(shape):
     with pytest.raises(ValueError, match=r"has \(2, 3, 4\) windows, states and tokens, the teacher"):
         attention_relation_loss(states(1, 2, 3, 4, 4), states(1, *shape))
+
+
+def test_weights_of_other_images_are_refused():
+    own = states(1, 2, 3, 4, 4)
+    for images in (3, 4):
+        with pytest.raises(ValueError, match=f"2 windows are no whole number for each of {images} weights"):
+            attention_relation_loss(own, own, weight_B=torch.ones(images))

@@ -37,7 +37,7 @@ def attention_relation_loss(student_GSNC: Tensor, teacher_GSNC: Tensor, *, weigh
         Scalar of type float32 (float64 for float64 states); 0 when all weights are 0.
 
     Raises:
-        ValueError: windows, states or tokens are not as many in both.
+        ValueError: windows, states or tokens are not as many in both, or no whole number of windows has each weight.
 
     Source:
         MiniViT (Zhang et al., 2022), eq. 10.
@@ -71,6 +71,8 @@ def _relation_loss(student_GSNC: Tensor, teacher_GSNC: Tensor, weight_B: Tensor 
             f"{tuple(teacher_GSNC.shape[:3])}: only equal ones have relations to compare."
         )
     groups, states = student_GSNC.shape[:2]
+    if weight_B is not None and groups % len(weight_B):
+        raise ValueError(f"{groups} windows are no whole number for each of {len(weight_B)} weights.")
     with torch.autocast(student_GSNC.device.type, enabled=False):
         student_GRC, teacher_GRC = _scaled(student_GSNC), _scaled(teacher_GSNC.detach())
         if weight_B is None:

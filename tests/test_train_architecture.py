@@ -44,10 +44,12 @@ def test_what_is_no_argument(written: list[str], message: str) -> None:
         TrainConfig(student_args=tuple(written))
 
 
-def test_how_many_blocks_share() -> None:
+def test_how_many_blocks_share(tmp_path: Path) -> None:
     assert TrainConfig(share="all").architecture == {"share": 0}
     assert TrainConfig(share="2", student_args=("a=1",)).architecture == {"a": 1, "share": 2}
-    for share in ("0", "-1", "some", "1.5"):
+    (tmp_path / "options.yaml").write_text("share: 3\n")
+    assert TrainConfig.from_yaml(tmp_path / "options.yaml").architecture == {"share": 3}
+    for share in ("0", 0, "-1", -1, "some", "1.5"):
         with pytest.raises(InputError, match="--share must be a number of blocks"):
             TrainConfig(share=share)
     with pytest.raises(InputError, match="say the same"):

@@ -9,7 +9,7 @@ from students import parse_arguments
 from students.names import Argument
 
 
-def read_architecture(student_args: Sequence[str] | None, share: str | None) -> dict[str, Argument]:
+def read_architecture(student_args: Sequence[str] | None, share: int | str | None) -> dict[str, Argument]:
     """Arguments of a student's architecture by name, as ``students.build_arguments`` takes them.
 
     Args:
@@ -27,6 +27,6 @@ def read_architecture(student_args: Sequence[str] | None, share: str | None) -> 
         return given
     if "share" in given:
         raise InputError("--share and --student-arg share say the same: leave one out.")
-    if share != "all" and not (share.isdecimal() and int(share) > 0):
+    if share != "all" and not (str(share).isdecimal() and int(share) > 0):
         raise InputError(f"--share must be a number of blocks, at least 1, or all; got {share}.")
     return {**given, "share": 0 if share == "all" else int(share)}

@@ -43,7 +43,7 @@ class TrainConfig:
     """A name as ``students.create_student`` takes it."""
     student_args: tuple[str, ...] | None = None
     """Arguments of its architecture, each ``name=value`` as ``students.parse_arguments`` takes it."""
-    share: str | None = None
+    share: int | str | None = None
     """How many consecutive blocks of a MiniViT share their weights, or ``all`` of a stage; None is the model's own."""
     store: str | tuple[str, ...] | None = None
     """Where the store lies; several are distilled from together, see ``weights``. None takes the one under

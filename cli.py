@@ -140,7 +140,7 @@ def convert(as_json: bool, **options: Any) -> None:
 @machine_options
 @json_option
 def train(config: str | None, as_json: bool, **options: Any) -> None:
-    """Distil a student from a store, with no teacher loaded; or train it on labels.
+    """Distil a student from a store, with no teacher loaded but --teacher-online; or train it on labels.
 
     Prints the effective recipe first. The same command again resumes the run; its run.yaml repeats it elsewhere.
 

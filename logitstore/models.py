@@ -102,7 +102,7 @@ def pretrained_model(
             reason = f"{type(exc).__name__}: {exc}".splitlines()[0][:160] if online else "there is no network"
             raise ModelError(
                 f"The pretrained weights of {model} are not in the cache and could not be fetched ({reason}): connect "
-                "to the internet, or give a file of weights with --checkpoint."
+                "to the internet, or give a file of weights with --checkpoint (train: --teacher-checkpoint)."
             ) from exc
 
 
@@ -112,8 +112,8 @@ def _check_tag(model: str, *, keep_classifier: bool) -> None:
         return  # A model of the hub: its own configuration decides.
     if not cfg.has_weights:
         raise ModelError(
-            f"There are no pretrained weights of {model}: give a file of weights with --checkpoint, or train them with "
-            f"logitstore finetune --teacher {model} --no-pretrained."
+            f"There are no pretrained weights of {model}: give a file of weights with --checkpoint (train: "
+            f"--teacher-checkpoint), or train them with logitstore finetune --teacher {model} --no-pretrained."
         )
     # CLIP-like towers declare the width of their embedding, at most a few thousand, as a number of classes.
     title = f"{model.partition('.')[0]}.{cfg.tag}"

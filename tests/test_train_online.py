@@ -250,7 +250,7 @@ def command(*arguments: object) -> Result:
 
 def test_weights_of_a_finetune_run_are_found(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="no weights of test_vit for digits"):
+    with pytest.raises(InputError, match=r"no weights of test_vit for digits.*\(train: --teacher-checkpoint\)"):
         train(online_config(tmp_path / "run", store, teacher_online="test_vit"))
     first = train(config(tmp_path / "teacher", student="test_vit", store=str(store), epochs=1))
     spy = Spy()

@@ -68,7 +68,8 @@ def load_teacher(
     elif images is not None and images.name == "digits":
         raise ModelError(
             f"There are no weights of {name} for digits, and pretrained ones know nothing of them: run "
-            f"`logitstore finetune --teacher {name} --data digits` first, or give a file with --checkpoint."
+            f"`logitstore finetune --teacher {name} --data digits` first, or give a file with --checkpoint (train: "
+            "--teacher-checkpoint)."
         )
     else:
         found = _from_tag(name, size)
@@ -195,7 +196,7 @@ def is_custom(name: str) -> bool:
 
 def _from_function(spec: str, checkpoint: str | Path | None) -> _Found:
     if checkpoint is not None:
-        raise ModelError(f"The function {spec} loads its own weights: leave out --checkpoint.")
+        raise ModelError(f"The function {spec} loads its own weights: leave out --checkpoint, or --teacher-checkpoint.")
     function = _import_function(spec)
     try:
         with torch.random.fork_rng(devices=[]):  # making layers draws initial weights, which are then replaced

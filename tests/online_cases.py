@@ -101,7 +101,7 @@ def swin_teacher() -> nn.Module:
 
 
 def swin_teacher_of_odd_windows() -> nn.Module:
-    return _Fed(swin(24, seed=7, window_size=3))
+    return _Fed(swin(24, seed=7, window_size=(3, 5)))
 
 
 def swin_teacher_of_coarse_patches() -> nn.Module:

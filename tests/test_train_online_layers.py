@@ -62,7 +62,7 @@ def by_hand(student: nn.Module, online: OnlineTeacher, skip: tuple[int, int] = (
         (vit(16), "vit_teacher_without_token", None, (1, 0)),
         (swin(16), "swin_teacher", None, (0, 0)),
         (swin(16, depths=(2, 2)), "swin_teacher", ("3:5", "1:1", "0:0"), (0, 0)),
-        (swin(16, window_size=3), "swin_teacher_of_odd_windows", None, (0, 0)),
+        (swin(16, window_size=(3, 5)), "swin_teacher_of_odd_windows", None, (0, 0)),
         (mini_swin(16), "swin_teacher", None, (0, 0)),
     ],
     ids=["vit", "named", "teachers-token", "students-token", "swin", "fewer-blocks", "padding", "shared-weights"],

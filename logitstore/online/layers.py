@@ -164,15 +164,14 @@ def find_layers(model: nn.Module, run: Callable[[], object], *, name: str, remed
 def _layer(number: int, name: str, block: nn.Module, seen: Seen, prefix: int) -> Layer:
     states, tokens = seen.states(skip=0), seen.tokens(skip=0)
     size = getattr(block, "window_size", None)
-    own = 0 if seen.hidden is not None and seen.hidden.ndim == 4 else prefix
     return Layer(
         number=number,
         stage=name.rpartition(".")[0],
         block=block,
         windows=len(states),
         tokens=states.shape[2],
-        prefix=own,
-        map_tokens=tokens.shape[1] - own,
+        prefix=prefix,
+        map_tokens=tokens.shape[1] - prefix,
         width=states.shape[3],
         hidden_width=tokens.shape[2],
         window=None if size is None else (tuple(size), tuple(getattr(block, "shift_size", (0, 0)))),

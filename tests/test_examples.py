@@ -47,7 +47,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     exclude.write_text("".join(f"{number}\n" for number in range(0, 200, 3)))
     return {
         "store": str(make_store(folder / "store")), "student": "test_vit", "epochs": 10, "batch_size": 32,
-        "base_lr": 0.02, "drop_path": 0.0, "weight_decay": 0.0, "exclude": str(exclude),
+        "base_lr": 0.02, "drop_path": 0.0, "weight_decay": 0.5, "exclude": str(exclude),
         "workers": 1, "seed": 5, "device": "cpu",
     }  # fmt: skip
 

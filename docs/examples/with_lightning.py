@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 
 from logitstore import TrainBatches, TrainConfig, TrainLoss, ValidationViews, initial_student
 from logitstore.device import normalise
+from logitstore.optim import parameter_groups
 
 
 class Distillation(lightning.LightningModule):
@@ -45,7 +46,7 @@ class Distillation(lightning.LightningModule):
 
     def configure_optimizers(self):
         rate, steps = self.recipe.learning_rates(self.recipe.batch_size).peak, self.trainer.estimated_stepping_batches
-        optimizer = torch.optim.AdamW(self.student.parameters(), lr=rate, weight_decay=self.recipe.weight_decay)
+        optimizer = torch.optim.AdamW(parameter_groups(self.student, weight_decay=self.recipe.weight_decay), lr=rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, cycle_momentum=False)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -62,9 +63,8 @@ def train(config: TrainConfig) -> tuple[nn.Module, float]:
     """The student that the configuration asks for, and its top-1 accuracy."""
     module, recipe = Distillation(config), config.effective_recipe()
     trainer = lightning.Trainer(
-        max_epochs=recipe.epochs, gradient_clip_val=recipe.clip_grad, use_distributed_sampler=False,
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", 1)), num_sanity_val_steps=0,
-        logger=False, enable_checkpointing=False,
+        max_epochs=recipe.epochs, gradient_clip_val=recipe.clip_grad, use_distributed_sampler=False, logger=False,
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", 1)), num_sanity_val_steps=0, enable_checkpointing=False,
     )  # fmt: skip
     lightning.seed_everything(config.seed, verbose=False)
     trainer.fit(module)

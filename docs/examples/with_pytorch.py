@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Subset
 
 from logitstore import TrainBatches, TrainConfig, TrainLoss, ValidationViews, initial_student
 from logitstore.device import normalise
+from logitstore.optim import parameter_groups
 
 
 def train(config: TrainConfig) -> tuple[nn.Module, float]:
@@ -26,7 +27,7 @@ def train(config: TrainConfig) -> tuple[nn.Module, float]:
     views = ValidationViews(batches.validation, size=batches.size, crop_pct=fed.crop_pct)
     student, rate = student.to(device), recipe.learning_rates(recipe.batch_size).peak
     model = DistributedDataParallel(student) if dist.is_initialized() else student
-    optimizer = torch.optim.AdamW(student.parameters(), lr=rate, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(parameter_groups(student, weight_decay=recipe.weight_decay), lr=rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, cycle_momentum=False)
 
     torch.manual_seed(config.seed)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from logitstore import TrainBatches, TrainConfig, TrainLoss, ValidationViews, initial_student
 from logitstore.device import normalise
+from logitstore.optim import parameter_groups
 
 
 def train(config: TrainConfig) -> tuple[nn.Module, float]:
@@ -29,7 +30,7 @@ def train(config: TrainConfig) -> tuple[nn.Module, float]:
     task = ClassificationTask(student, criterion=TrainLoss(config), device=device)  # its targets are whole batches
     if dist.is_initialized():
         task.prepare_distributed()
-    optimizer = create_optimizer_v2(student, "adamw", lr=rate, weight_decay=recipe.weight_decay)
+    optimizer = create_optimizer_v2(parameter_groups(student, weight_decay=recipe.weight_decay), "adamw", lr=rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, cycle_momentum=False)
 
     torch.manual_seed(config.seed)

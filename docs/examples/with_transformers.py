@@ -15,6 +15,7 @@ from transformers import EvalPrediction, Trainer, TrainingArguments
 from logitstore import TrainBatches, TrainConfig, TrainLoss, ValidationViews, initial_student
 from logitstore.cards import Preprocessing
 from logitstore.device import normalise, resolve_device
+from logitstore.optim import parameter_groups
 
 
 class StoreTrainer(Trainer):
@@ -48,7 +49,7 @@ def train(config: TrainConfig, output_dir: str = "runs/transformers") -> tuple[n
     batches = TrainBatches(config)  # after the arguments, which let the processes know each other
     student, fed = initial_student(config, batches)
     rate, steps = recipe.learning_rates(recipe.batch_size).peak, batches.epochs * len(batches)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=rate, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(parameter_groups(student, weight_decay=recipe.weight_decay), lr=rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, cycle_momentum=False)
     trainer = StoreTrainer(
         student, arguments, train_dataset=batches, compute_metrics=top1, optimizers=(optimizer, schedule),

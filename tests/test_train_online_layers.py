@@ -157,6 +157,11 @@ def test_what_cannot_be_compared_is_refused(
         beside(student, teacher, match=match)
 
 
+def test_a_student_that_drops_patches_is_refused() -> None:
+    with pytest.raises(InputError, match=r"student drops patches in training.*leave out --student-arg patch_drop_rate"):
+        beside(vit(16, patch_drop_rate=0.25), "vit_teacher")
+
+
 def test_a_student_without_attention_is_refused() -> None:
     with pytest.raises(InputError, match=r"student has no attention layers.* train a student that is one of these"):
         beside(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), "vit_teacher")

@@ -50,6 +50,11 @@ def open_online(
         ModelError: there is no such teacher, or no weights of it.
         InputError: the two cannot be compared.
     """
+    if not isinstance(getattr(student, "patch_drop", nn.Identity()), nn.Identity):
+        raise InputError(
+            f"{name} drops patches in training, so its tokens are not those of its teacher: leave out "
+            "--student-arg patch_drop_rate, or --teacher-online."
+        )
     own = find_layers(student, lambda: require_runs(student, size, name=name), name=name, remedy=_OTHER_STUDENT)
     teacher = load_teacher(
         options.teacher, checkpoint=options.checkpoint, images=images, size=size, device=device, dtype=dtype

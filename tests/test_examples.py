@@ -47,7 +47,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     exclude.write_text("".join(f"{number}\n" for number in range(0, 200, 3)))
     return {
         "store": str(make_store(folder / "store")), "student": "test_vit", "epochs": 10, "batch_size": 32,
-        "base_lr": 0.02, "drop_path": 0.0, "weight_decay": 0.5, "exclude": str(exclude),
+        "base_lr": 0.02, "drop_path": 0.0, "weight_decay": 0.1, "exclude": str(exclude),
         "workers": 1, "seed": 5, "device": "cpu",
     }  # fmt: skip
 
@@ -131,6 +131,16 @@ def test_example(
     server: RankServer, plain: Path, options: dict[str, Any], tmp_path: Path, name: str, world: int
 ) -> None:
     require_same(forked(server, name, world, options, tmp_path / "weights.safetensors"), plain)
+
+
+def test_a_loss_that_is_no_sum_over_rows_is_that_of_all_processes(
+    server: RankServer, options: dict[str, Any], tmp_path: Path
+) -> None:
+    alone, shared = (
+        load_file(forked(server, "with_pytorch.py", world, options | {"joint": "ratio"}, tmp_path / f"{world}.safetensors"))
+        for world in (1, 2)
+    )
+    assert furthest(shared, alone) < ROUNDING
 
 
 @pytest.mark.slow

@@ -232,9 +232,14 @@ class TestCommandLine:
         again = TrainConfig.from_yaml(file, teacher_online=TEACHER, out=str(tmp_path / "again"))
         assert same_weights(train(again).checkpoint, unbroken.checkpoint)
 
-    def test_labels_alone_leave_it_out_of_a_run_file(self, unbroken: TrainResult) -> None:
-        baseline = TrainConfig.from_yaml(Path(unbroken.out) / "run.yaml", hard_labels_only=True, subset=SUBSET)
-        assert baseline.online is None and baseline.match is None
+    def test_labels_alone_leave_it_out_of_a_run_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "run.yaml"
+        file.write_text(
+            "teacher_online: swin_t\nteacher_checkpoint: weights.safetensors\nmatch: ['1:1']\nattention_weight: 0.5\n"
+            "hidden_weight: 0.5\n"
+        )
+        assert TrainConfig.from_yaml(file).online is not None
+        assert TrainConfig.from_yaml(file, hard_labels_only=True).online is None
 
     def test_another_teacher_takes_no_weights_of_the_files(self, tmp_path: Path) -> None:
         file = tmp_path / "run.yaml"

@@ -136,8 +136,9 @@ def test_example(
 def test_a_loss_that_is_no_sum_over_rows_is_that_of_all_processes(
     server: RankServer, options: dict[str, Any], tmp_path: Path
 ) -> None:
+    joined = options | {"joint": "ratio"}
     alone, shared = (
-        load_file(forked(server, "with_pytorch.py", world, options | {"joint": "ratio"}, tmp_path / f"{world}.safetensors"))
+        load_file(forked(server, "with_pytorch.py", world, joined, tmp_path / f"{world}.safetensors"))
         for world in (1, 2)
     )
     assert furthest(shared, alone) < ROUNDING

@@ -138,6 +138,13 @@ def test_what_a_run_says_and_leaves_behind(store: Path, unbroken: TrainResult) -
     assert spy.said[-1].startswith("All 12 steps are done")
 
 
+def test_the_teacher_of_the_store_is_known(tmp_path: Path) -> None:
+    spy = Spy()
+    train(online_config(tmp_path / "run", make_store(tmp_path / "store", teacher=TEACHER, epochs=1), epochs=1), spy)
+    assert any("is in memory" in text for text in spy.said)
+    assert not any("of other weights than this teacher's" in text for text in spy.said)
+
+
 def test_a_stopped_run_ends_in_the_same_weights(store: Path, unbroken: TrainResult, tmp_path: Path) -> None:
     spy = Spy({4: lambda: signal.raise_signal(signal.SIGINT)})
     with pytest.raises(KeyboardInterrupt):

@@ -88,6 +88,10 @@ def other_patch16_teacher() -> nn.Module:
     return _Fed(vit(24, seed=6, patch_size=16))
 
 
+def patch16_teacher_of_digits() -> nn.Module:
+    return vit(24, patch_size=16, num_classes=10)
+
+
 def teacher_at_48() -> nn.Module:
     return _Fed(vit(24, patch_size=16, img_size=48))
 

@@ -139,8 +139,9 @@ def test_what_a_run_says_and_leaves_behind(store: Path, unbroken: TrainResult) -
 
 
 def test_the_teacher_of_the_store_is_known(tmp_path: Path) -> None:
-    spy = Spy()
-    train(online_config(tmp_path / "run", make_store(tmp_path / "store", teacher=TEACHER, epochs=1), epochs=1), spy)
+    teacher, spy = "online_cases:patch16_teacher_of_digits", Spy()
+    own = make_store(tmp_path / "store", teacher=teacher, epochs=1)
+    train(online_config(tmp_path / "run", own, teacher_online=teacher, epochs=1), spy)
     assert any("is in memory" in text for text in spy.said)
     assert not any("of other weights than this teacher's" in text for text in spy.said)
 

@@ -16,17 +16,16 @@ MiniViT takes weights of a model with less sharing, too; what it leaves and adds
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table, resize_rel_pos_bias_table_levit
 from torch import Tensor, nn
 
 from students import swin, tinyvit
 from students.heads import Head, classifiers, fit_head
 from students.minivit import checkpoints
 from students.minivit.starting import start_from
+from students.resizing import resized
 from students.transfer_map import COPIED, INITIALISED, RESIZED, Part, TransferMap
 
 __all__ = [
@@ -119,7 +118,7 @@ def transfer(
             state[name] = added[name].to(own[name].dtype)
             parts.add(name, INITIALISED, "a transformation that the weights have not")
             continue
-        state[name] = _fitted(name, theirs[name], own[name], student).to(own[name].dtype)
+        state[name] = resized(name, theirs[name], own[name], student).to(own[name].dtype)
         if theirs[name].shape == own[name].shape:
             parts.add(name, COPIED, same if whole else "before the cut")
         else:
@@ -227,28 +226,6 @@ def _require_same_names(theirs: State, copied: Sequence[str], heads: Sequence[st
 
 def _shown(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more)"
-
-
-def _fitted(name: str, tensor: Tensor, wanted: Tensor, student: nn.Module) -> Tensor:
-    """A teacher's tensor in the student's shape; only what depends on the resolution may differ."""
-    if tensor.shape == wanted.shape:
-        return tensor
-    owner, _, leaf = name.rpartition(".")
-    module: Any = student.get_submodule(owner)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about how timm's interpolation indexes; nothing a user could change
-        if leaf == "relative_position_bias_table" and tensor.shape[1:] == wanted.shape[1:]:
-            return resize_rel_pos_bias_table(tensor, new_window_size=module.window_size, new_bias_shape=wanted.shape)
-        if leaf == "attention_biases" and tensor.shape[:1] == wanted.shape[:1]:
-            return resize_rel_pos_bias_table_levit(tensor.T, wanted.T.shape).T.contiguous()
-        if name == "pos_embed" and tensor.shape[2:] == wanted.shape[2:]:
-            prefix = 0 if getattr(student, "no_embed_class", False) else getattr(student, "num_prefix_tokens", 1)
-            grid = module.patch_embed.grid_size
-            return resample_abs_pos_embed(tensor, new_size=grid, num_prefix_tokens=prefix)
-    raise ValueError(
-        f"The weights are of another width: {name} has shape {list(tensor.shape)} in them and {list(wanted.shape)} in "
-        "the student; take weights of a model whose copied blocks are as wide."
-    )
 
 
 def _masks(teacher_state: State, student: nn.Module) -> str | None:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from train_cases import make_store, metrics
 
 from logitstore import TrainBatches, TrainConfig, TrainLoss, ValidationViews, initial_student, open_store
+from logitstore.cards import load_card, save_card
 from logitstore.device import normalise
 from logitstore.errors import DataError, InputError, WitnessError
 from logitstore.images import open_images
@@ -216,6 +217,16 @@ def test_first_losses_are_those_of_train(config: Callable[..., TrainConfig], tmp
     assert float(loss.detach()) == pytest.approx(float(str(first["loss"])), rel=1e-5)
 
 
+def test_weights_of_losses_follow_the_progress(config: Callable[..., TrainConfig]) -> None:
+    with TrainBatches(config()) as batches:
+        batch = next(iter(batches))
+    logits_BC = torch.from_numpy(np.random.default_rng(3).normal(size=(BATCH, 10)).astype(np.float32))
+    criterion = TrainLoss(config(joint="alpha", alpha=(0.0, 1.0)))
+    first, middle, last = (float(criterion(logits_BC, batch, progress=progress)) for progress in (0.0, 0.5, 1.0))
+    assert first == pytest.approx(float(TrainLoss(config())(logits_BC, batch)))
+    assert first != pytest.approx(last) and middle == pytest.approx((first + last) / 2)
+
+
 def test_logits_come_where_the_loss_compares_them(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     dense = make_store(tmp_path / "dense", topk=10, floor=0.0, values="f16", logz=True, epochs=1)
     wanted = config(store=str(dense), distillation="mse")
@@ -236,20 +247,31 @@ def test_the_student_depends_on_the_seed_alone(config: Callable[..., TrainConfig
     with TrainBatches(config()) as batches:
         one, other = (initial_student(config(seed=seed), batches)[0].state_dict() for seed in (1, 2))
         again, fed = initial_student(config(seed=1), batches)
+        smaller = initial_student(config(drop_path=0.3, student_args=("depth=3",)), batches)[0]
     assert same(one, again.state_dict()) and not same(one, other)
     assert fed == own_preprocessing(again, 32)
+    assert [len(student.blocks) for student in (again, smaller)] == [6, 3]  # type: ignore[arg-type]
+    assert smaller.blocks[-1].drop_path1.drop_prob == pytest.approx(0.3)  # type: ignore[index, union-attr]
     with pytest.raises(InputError, match="freeze_copied"):
         initial_student(config(init_from="runs/nothing", freeze_copied=True), batches)
 
 
 def test_the_student_starts_from_given_weights(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     run = config(epochs=1, warmup_epochs=0, out=str(tmp_path / "run"), tensorboard=False, ema_decay=None)
-    trained = load_file(train(run).checkpoint)
+    path = train(run).checkpoint
+    trained, card = load_file(path), load_card(path)
+    assert card is not None
+    save_card(Path(path), replace(card, preprocessing=replace(card.preprocessing, mean=(0.1, 0.2, 0.3))))
     with TrainBatches(config()) as batches:
-        student, _ = initial_student(config(init_from=run.out), batches)
-        fresh, _ = initial_student(config(), batches)
-    assert not same(student.state_dict(), fresh.state_dict())
+        student, fed = initial_student(config(init_from=run.out), batches)
+        cut = initial_student(config(init_from=run.out, cut=4), batches)[0].state_dict()
+        fresh = initial_student(config(), batches)[0].state_dict()
+    assert not same(student.state_dict(), fresh)
     assert same(student.state_dict(), trained)
+    assert fed.mean == (0.1, 0.2, 0.3)
+    for block, start in enumerate((trained, trained, trained, trained, fresh, fresh)):
+        name = f"blocks.{block}.attn.qkv.weight"
+        assert torch.equal(cut[name], start[name])
 
 
 def test_validation_views_are_the_centre_views_of_the_labelled_images(config: Callable[..., TrainConfig]) -> None:

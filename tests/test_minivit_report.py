@@ -72,3 +72,9 @@ def test_the_report_says_how_the_run_differs(tmp_path: Path) -> None:
     assert here["teacher of DeiT"] == "swin_t; its answers alone" and here["layers compared"] == "9:9,7:7,5:5,3:3,1:1"
     assert here["arguments of every swin"] == "embed_dim=32 num_heads=1:2:4:8"
     assert found["claim"] == report.NO_CLAIM
+
+
+def test_the_report_names_what_a_teacher_was_pretrained_on(data: dict[str, str], tmp_path: Path) -> None:
+    protocol = protocol_of(tmp_path, **data, teacher_name="swin_b", tables=("losses",))
+    here = {line["what"]: line["here"] for line in report.summary(protocol, {}, 1.0)["setting"]}
+    assert here["teacher before fine-tuning"].endswith(" swin_base_patch4_window7_224.ms_in22k_ft_in1k")

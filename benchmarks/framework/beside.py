@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from timm.models import get_pretrained_cfg
 
 from benchmarks.common import Row as Cells
 from benchmarks.framework.base import BaseSetting
 from benchmarks.framework.steps import Result
+from students import resolve
 
 
 def ranked(accuracies: Mapping[str, float]) -> str:
@@ -93,6 +95,12 @@ def is_given(setting: BaseSetting, teacher: str) -> bool:
     return teacher in dict(setting.teacher_checkpoints)
 
 
+def pretrained_tag(name: str) -> str:
+    """Name and tag of timm's default weights of a model: the tag says which images they have seen."""
+    cfg = get_pretrained_cfg(resolve(name))
+    return f"{cfg.architecture}.{cfg.tag}"
+
+
 def origin(setting: BaseSetting, teacher: str) -> str:
     """What a teacher was before it was fine-tuned, in words."""
     if is_given(setting, teacher):
@@ -103,5 +111,5 @@ def origin(setting: BaseSetting, teacher: str) -> str:
         epochs = setting.pretrain_epochs or setting.teacher_epochs or setting.num_epochs
         return f"pre-trained from random weights on {here}, {epochs} epochs"
     if setting.initial == "pretrained":
-        return "timm's pretrained weights (ImageNet-1k)"
+        return f"timm's pretrained weights, {pretrained_tag(teacher)}"
     return "random weights: not pre-trained" if setting.initial == "random" else "a file that was given"

@@ -111,6 +111,14 @@ def test_half_precision_is_computed_in_float32_also_under_autocast(dtype):
     assert own.grad.dtype == dtype and torch.isfinite(own.grad).all()
 
 
+def test_types_of_both_may_differ():
+    own, theirs = states(1, 2, 3, 4, 5), states(2, 2, 3, 4, 6)
+    exact = attention_relation_loss(own, theirs)
+    for one, other, result in ((own.float(), theirs, torch.float32), (own, theirs.bfloat16(), torch.float64)):
+        loss = attention_relation_loss(one, other)
+        assert loss.dtype == result and loss.item() == pytest.approx(exact.item(), rel=1e-2)
+
+
 def test_without_a_gradient_none_is_made(monkeypatch):
     own, theirs = states(1, 2, 3, 4, 5).requires_grad_(), states(2, 2, 3, 4, 5)
     loss = attention_relation_loss(own, theirs)

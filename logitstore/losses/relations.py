@@ -74,7 +74,8 @@ def _relation_loss(student_GSNC: Tensor, teacher_GSNC: Tensor, weight_B: Tensor 
     if weight_B is not None and groups % len(weight_B):
         raise ValueError(f"{groups} windows are no whole number for each of {len(weight_B)} weights.")
     with torch.autocast(student_GSNC.device.type, enabled=False):
-        student_GRC, teacher_GRC = _scaled(student_GSNC), _scaled(teacher_GSNC.detach())
+        dtype = precision(student_GSNC)
+        student_GRC, teacher_GRC = _scaled(student_GSNC, dtype), _scaled(teacher_GSNC.detach(), dtype)
         if weight_B is None:
             weight_B = student_GRC.new_ones(groups)
         share_G = _shares(weight_B.to(student_GRC), groups)
@@ -84,9 +85,9 @@ def _relation_loss(student_GSNC: Tensor, teacher_GSNC: Tensor, weight_B: Tensor 
         return _by_chunks(student_GRC.detach(), teacher_GRC, share_G, states, None)
 
 
-def _scaled(states_GSNC: Tensor) -> Tensor:
+def _scaled(states_GSNC: Tensor, dtype: torch.dtype) -> Tensor:
     """States one below the other, [G, S N, C], whose products are scaled by 1 / sqrt(C)."""
-    states_GRC = states_GSNC.to(precision(states_GSNC)).flatten(1, 2)
+    states_GRC = states_GSNC.to(dtype).flatten(1, 2)
     scaled_GRC: Tensor = states_GRC * states_GRC.shape[2] ** -0.25
     return scaled_GRC
 

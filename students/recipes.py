@@ -180,7 +180,6 @@ def minivit_deit() -> Recipe:
         minivit_swin(),
         name="minivit_deit",
         warmup_epochs=5,
-        base_min_lr=5e-6,
         clip_grad=None,
         drop_path=(("mini_deit_b", 0.1), ("", 0.0)),
     )

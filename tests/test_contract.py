@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from logitstore.contract.bench import Bench
 from logitstore.errors import InputError, MismatchError
 from logitstore.locks import locked
 from logitstore.models import restore_model
+from logitstore.train import TrainConfig
 from students.contract import Factors
 
 
@@ -80,7 +82,24 @@ class TestWhatIsFound:
         _, name, *words = shlex.split(found.command)
         given = cli.main.commands[name].make_context(name, words).params
         assert given["student_args"] == found.best.trial.factors.student_args()
-        assert (given["student"], given["data"]) == ("tinyvit_5m", "digits")
+        assert (given["student"], given["data"], given["epochs"]) == ("tinyvit_5m", "digits", None)
+        assert (given["store"], given["batch_size"]) == (str(material / "store"), 32)
+        assert given["val_data"] == str(material / "val.npz") and given["out"] == f"{found.out}/trained"
+
+    def test_the_command_repeats_what_was_given(self, found: ContractResult, material: Path) -> None:
+        given = {
+            "store": ("a b", "c"), "weights": (0.25, 0.75), "skip_bad": True, "size": 64,
+            "recipe": "tinyvit_1k_distill", "base_lr": 0.001, "drop_path": 0.0,
+            "view": "crop_flip", "topk": 3, "seed": 5, "accumulate": 2,
+        }  # fmt: skip
+        searched = config(material, material, **given, workers=4, device="cpu", dtype="float32")
+        factors = found.best.trial.factors
+        _, name, *words = shlex.split(searched.train_command(factors, "there"))
+        read = cli.main.commands[name].make_context(name, words).params
+        assert {option: read[option] for option in given} == given
+        wanted = replace(searched.training_of(factors, "there"), epochs=None, workers=None, device="auto", dtype="auto")
+        read = {option: value for option, value in read.items() if option not in ("config", "as_json")}
+        assert TrainConfig(**read) == replace(wanted, tensorboard=True)
 
     def test_it_says_what_became_of_each_candidate(self, found: ContractResult, spy: Spy) -> None:
         assert sum(line.startswith("Step ") for line in spy.said) == 2
@@ -169,6 +188,12 @@ class TestGoingOn:
     def test_threads_and_pictures_are_free_to_change(self, copy: Path, found: ContractResult, material: Path) -> None:
         again = contract(config(material, copy, workers=2, picture=str(copy.parent / "again.png")))
         assert again.best == found.best and (copy.parent / "again.png").stat().st_size > 10_000
+
+    def test_candidates_of_another_space_are_refused(self, copy: Path, material: Path) -> None:
+        path = copy / "journal.jsonl"
+        path.write_text(path.read_text().replace('"mlp_ratio": ', '"mlp_ratio": 1'))
+        with pytest.raises(InputError, match=r"tells of candidates that there are not \(mlp_ratio = 1.* Give another"):
+            contract(config(material, copy))
 
     def test_one_process_at_a_time(self, copy: Path, material: Path) -> None:
         with locked(copy / ".lock", "taken"), pytest.raises(InputError, match="Another process is at work"):

@@ -48,7 +48,8 @@ class TestRefused:
             ({"start": "deit_ti"}, "deit_ti is no TinyViT"),
             ({"start": "no_such_model"}, "no model called no_such_model"),
             ({"max_params": 5_000}, r"smallest model that tinyvit_5m can be contracted to has [\d,]+ parameters"),
-            ({"max_params": 6_000_000}, "keeps to the bounds as it is"),
+            ({"max_params": 6_000_000}, r"keeps to the bounds as it is \(--max-params 6000000\)"),
+            ({"max_params": 6_000_000, "min_throughput": "1x"}, "--max-params 6000000 and --min-throughput 1x"),
             ({"picture": "pareto.gif"}, r"must end in \.png, \.pdf or \.svg"),
         ],
     )
@@ -57,6 +58,11 @@ class TestRefused:
     ) -> None:
         with pytest.raises(InputError, match=message):
             contract(config(material, tmp_path / "out", **options))
+        assert not list(tmp_path.iterdir()), "something was written"
+
+    def test_a_start_that_is_fast_enough_when_it_is_measured(self, material: Path, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"keeps to the bounds as it is \(--min-throughput 0\.001\): there is"):
+            contract(config(material, tmp_path / "out", max_params=None, min_throughput="0.001"))
         assert not list(tmp_path.glob("out/[!.]*")), "something was written"
 
     def test_a_folder_that_holds_something_else(self, material: Path, tmp_path: Path) -> None:

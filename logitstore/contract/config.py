@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass, replace
+import shlex
+from dataclasses import dataclass, fields, replace
 
 from logitstore.errors import InputError
 from logitstore.train import TrainConfig
-from students.contract import Factors
+from students.contract import Bounds, Factors
 
 _FOR_TRAINING = (
     "store", "weights", "data", "val_data", "subset", "topk", "view", "size", "shuffle", "recipe", "epochs", "base_lr",
     "drop_path", "seed", "accumulate", "skip_bad", "exclude", "batch_size", "workers", "device", "dtype",
 )  # fmt: skip
+
+
+_NOT_IN_EARNEST = ("epochs", "workers", "device", "dtype")  # short for candidates; or the machine's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,27 +90,28 @@ class ContractConfig:
             raise InputError("A contraction needs a bound: give --max-params, --min-throughput, or both.")
         if self.max_params is not None and self.max_params < 1:
             raise InputError(f"--max-params must be at least 1, got {self.max_params}.")
-        self.throughput_of(1.0)
+        self.target(1.0)
         self.training()
 
-    def throughput_of(self, start: float) -> float:
-        """The bound on throughput in images a second; 0 where there is none.
+    def target(self, throughput: float) -> Bounds:
+        """The bounds of the last step.
 
         Args:
-            start: images a second of the model that is contracted.
+            throughput: images a second of the model that is contracted.
 
         Raises:
             InputError: ``min_throughput`` is no number.
         """
+        parameters = self.max_params or math.inf
         if self.min_throughput is None:
-            return 0.0
+            return Bounds(parameters=parameters)
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(x?)", self.min_throughput)
         if match is None or float(match[1]) == 0:
             raise InputError(
                 f"--min-throughput must be images a second, as in 2000, or times the start's, as in 1.5x; got "
                 f"{self.min_throughput}."
             )
-        return float(match[1]) * (start if match[2] else 1.0)
+        return Bounds(parameters=parameters, throughput=float(match[1]) * (throughput if match[2] else 1.0))
 
     def training(self) -> TrainConfig:
         """How the model that is contracted would be trained.
@@ -124,3 +130,27 @@ class ContractConfig:
             out: the folder of its run.
         """
         return replace(self.training(), student_args=factors.student_args(), out=out)
+
+    def train_command(self, factors: Factors, out: str) -> str:
+        """What trains a candidate in earnest: as it was trained here, for the epochs of the recipe.
+
+        Args:
+            factors: what it is made of.
+            out: the folder of its run.
+        """
+        words = ["logitstore", "train", "--student", self.start, "--data", self.data]
+        for argument in factors.student_args():
+            words += ["--student-arg", argument]
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in _FOR_TRAINING:
+            value = getattr(self, name)
+            if name in ("data", *_NOT_IN_EARNEST) or value == defaults[name]:
+                continue
+            option = f"--{name.replace('_', '-')}"
+            if name == "store":
+                words += [word for store in ([value] if isinstance(value, str) else value) for word in (option, store)]
+            elif name == "weights":
+                words += [option, ",".join(map(str, value))]
+            else:
+                words += [option] if value is True else [option, str(value)]
+        return shlex.join([*words, "--out", out])

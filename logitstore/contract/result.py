@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -173,17 +172,3 @@ def pareto(entries: Sequence[Entry], *costs: Callable[[Entry], float]) -> list[E
         )
 
     return [entry for entry in entries if not beaten(entry)]
-
-
-def train_command(student: str, factors: Factors, data: str) -> str:
-    """What trains a candidate in earnest.
-
-    Args:
-        student: the start, as it was named.
-        factors: the candidate's.
-        data: the data set, as it was named.
-    """
-    words = ["logitstore", "train", "--student", student, "--data", data]
-    for argument in factors.student_args():
-        words += ["--student-arg", argument]
-    return shlex.join(words)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,14 +11,14 @@ from logitstore.contract.bench import Bench, Task
 from logitstore.contract.config import ContractConfig
 from logitstore.contract.journal import Entry, Journal
 from logitstore.contract.picture import draw_contraction
-from logitstore.contract.result import ContractResult, Step, train_command
+from logitstore.contract.result import ContractResult, Step
 from logitstore.drawing import require_drawing
 from logitstore.errors import InputError
 from logitstore.locks import locked
 from logitstore.pcg import pcg32_hash
 from logitstore.progress import ProgressFactory, start
 from logitstore.views import Rng
-from students.contract import Bounds, NoCandidateError, Search, Space, Trial, carry_out
+from students.contract import NoCandidateError, Search, Space, Trial, carry_out
 
 CONTRACT_DOMAIN = 0x636F6E74  # "cont": first word of the hashes that seed what candidates are drawn by
 _LOW = 0xFFFFFFFF
@@ -69,11 +68,10 @@ def _searched(
 ) -> ContractResult:
     """All that is left of a search, and what it comes to."""
     throughput = bench.throughput_of_start()
-    target = Bounds(parameters=config.max_params or math.inf, throughput=config.throughput_of(throughput))
+    target = config.target(throughput)
     parameters = task.count(task.start)
     say(f"{task.model}: {task.start}; {parameters:,} parameters, {throughput:,.4g} img/s. Target: {target}.")
-    if target.allow(parameters, throughput):
-        raise InputError(f"{config.start} keeps to the bounds as it is ({target}): there is nothing to contract.")
+    _require_something_to_do(config, task, throughput)
     if journal.throughput is None:
         journal.begin(throughput)
     search = Search(
@@ -85,8 +83,15 @@ def _searched(
         candidates=config.candidates,
         draws=lambda number: Rng(int(pcg32_hash(CONTRACT_DOMAIN, config.seed & _LOW, config.seed >> 32, number))),
     )
-    for entry in journal.entries:
-        search.tell(entry.trial)
+    try:
+        for entry in journal.entries:
+            search.tell(entry.trial)
+    except NoCandidateError:
+        raise
+    except ValueError as exc:  # of another version, which had another space
+        raise InputError(
+            f"The journal {journal.path} tells of candidates that there are not ({exc}) Give another --out."
+        ) from exc
     if journal.entries:
         say(f"Going on after {len(journal.entries)} candidates in {journal.path}.")
     announced: set[int] = set()
@@ -123,7 +128,7 @@ def _searched(
         names={number: name for number, name in names.items() if name is not None},
         best=entry,
         checkpoint=str(bench.folder(best) / "model.safetensors"),
-        command=train_command(config.start, best.factors, config.data),
+        command=config.train_command(best.factors, str(bench.out / "trained")),
         picture=config.picture,
     )
 
@@ -161,13 +166,22 @@ def _require_room(out: Path) -> None:
 
 
 def _require_a_way_down(config: ContractConfig, task: Task) -> None:
-    """Refuse, before anything is measured, a number of parameters that no model has."""
+    """Refuse, before anything is measured, bounds that no model meets or that the start meets."""
+    if config.min_throughput is None or config.min_throughput.endswith("x"):
+        _require_something_to_do(config, task, 1.0)
     least = task.count(Space(start=task.start, size=task.size).smallest())
     if config.max_params is not None and config.max_params < least:
         raise InputError(
             f"The smallest model that {config.start} can be contracted to has {least:,} parameters, more than "
             f"--max-params {config.max_params:,}: raise it."
         )
+
+
+def _require_something_to_do(config: ContractConfig, task: Task, throughput: float) -> None:
+    if config.target(throughput).allow(task.count(task.start), throughput):
+        bounds = {"--max-params": config.max_params, "--min-throughput": config.min_throughput}
+        given = " and ".join(f"{option} {value}" for option, value in bounds.items() if value is not None)
+        raise InputError(f"{config.start} keeps to the bounds as it is ({given}): there is nothing to contract.")
 
 
 def _way_out(config: ContractConfig) -> str:

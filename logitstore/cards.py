@@ -178,12 +178,18 @@ def save_model(path: str | Path, state: Mapping[str, torch.Tensor], card: Card) 
 
 def save_weights(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write weights alone, as ``save_model`` does, and in the file's head what else it is to say of itself."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in state.items()}
     head = {"format": "pt", **(metadata or {})}
-    write_atomically(path, lambda temporary: save_file(plain, temporary, metadata=head))
+    try:
+        write_atomically(path, lambda temporary: save_file(plain, temporary, metadata=head))
+    except SafetensorError as exc:
+        if (code := re.search(r"\(os error (\d+)\)", str(exc))) is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from exc  # a disk that is full, for one
 
 
 def save_card(path: Path, card: Card) -> None:

@@ -6,6 +6,7 @@ A format is one entry of ``FORMATS``. What it needs besides torch and timm is im
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -118,7 +119,10 @@ def _write_torch_export(subject: Subject, folder: Path) -> dict[str, Any]:
     batch = torch.export.Dim("batch", min=1)
     with _quiet():
         program = torch.export.export(subject.model.eval(), (subject.images(_TRACED),), dynamic_shapes=({0: batch},))
-    torch.export.save(program, folder / TORCH_EXPORT.file, extra_files=subject.metadata())
+    # Not straight to the file: torch ends the whole process where the disk is full.
+    whole = io.BytesIO()
+    torch.export.save(program, whole, extra_files=subject.metadata())
+    (folder / TORCH_EXPORT.file).write_bytes(whole.getbuffer())
     return {}
 
 

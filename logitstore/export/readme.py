@@ -65,7 +65,7 @@ def _facts(subject: Subject, card: Card) -> dict[str, str]:
     names = list(card.class_names or ())
     shown = ", ".join(names[:10]) + (f", … ({len(names)})" if len(names) > 10 else "")
     facts = {
-        "architecture": f"timm's `{subject.architecture}`" + (f" ({arguments})" if arguments else ""),
+        "architecture": f"`{subject.architecture}` of {subject.package}" + (f" ({arguments})" if arguments else ""),
         "parameters": f"{export['parameters']:,}",
         "multiply-accumulates": f"{export['macs'] / 1e9:.4g} G for one image",
         "input": f"`images`, float32 [batch, 3, {card.size}, {card.size}], RGB, (pixel / 255 - mean) / std",
@@ -163,6 +163,6 @@ image = ImageOps.fit(image, (size, size), Image.Resampling[{filter_name!r}], ble
 batch = ((numpy.asarray(image) / 255 - mean) / std).transpose(2, 0, 1)[None].astype("float32")
 
 {kind.use(subject)}
-names = json.loads(Path("model.json").read_text())["class_names"]
+names = json.loads(Path("model.json").read_bytes())["class_names"]
 best = int(logits.argmax())
 print(names[best] if names else best)"""

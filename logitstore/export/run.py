@@ -9,10 +9,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from glob import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from logitstore import __version__
 from logitstore.cards import Card, load_card, save_card, weights_path
 from logitstore.catalogue import count_made
 from logitstore.errors import InputError, ModelError
@@ -90,7 +92,10 @@ def _require_own(out: Path, name: str) -> None:
 def _work_folder(out: Path) -> Iterator[Path]:
     """A folder on the same disk, gone afterwards with all that is still in it."""
     near = next(parent for parent in out.absolute().parents if parent.is_dir())
-    folder = near / f".export.{os.getpid()}.tmp"
+    name = f".{out.absolute().name}.export"
+    for unfinished in near.glob(f"{escape(name)}.*.tmp"):  # of a process that was killed while it wrote
+        shutil.rmtree(unfinished, ignore_errors=True)
+    folder = near / f"{name}.{os.getpid()}.tmp"
     folder.mkdir()
     try:
         yield folder
@@ -112,7 +117,7 @@ def _written(subject: Subject, name: str, kind: Format, folder: Path) -> dict[st
 
 def _card(subject: Subject, name: str, kind: Format, folder: Path, told: dict[str, Any]) -> Card:
     parameters, macs = count_made(subject.model, subject.card.size)
-    packages = ("logitstore", "timm", "torch", *kind.needs)
+    others = {package: version(package) for package in ("timm", "torch", *kind.needs)}
     told = {
         "format": name,
         "file": kind.file,
@@ -122,7 +127,8 @@ def _card(subject: Subject, name: str, kind: Format, folder: Path, told: dict[st
         "accuracy_size": subject.measured_size,
         "batch_sizes": list(BATCH_SIZES),
         **told,
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in packages}},
+        # Our own is not asked of the installed packages: a checkout need not be one.
+        "versions": {"python": platform.python_version(), "logitstore": __version__, **others},
     }
     return replace(subject.card, export=told)
 

@@ -52,7 +52,6 @@ DEFAULT_MODELS = (
 """Students and teachers of the papers."""
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class ModelsConfig:
     """Which models to list, and how. Every field is an option of ``logitstore models``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,19 @@ def test_tables_and_positions_are_resized_for_384_px(
         torch.testing.assert_close(large[11, 11], small[6, 6], rtol=1e-3, atol=1e-3)
     with torch.no_grad():
         assert student(images(384, count=1)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "own", "named"),
+    [
+        ({}, {"mlp_transform": False}, "has not, or has in another form (layers.0.blocks.0.mlp_transform."),
+        ({}, {"attn_transform": False}, "has not, or has in another form (layers.0.blocks.0.attn.pre_softmax."),
+        ({}, {"equation_mlp": True}, "has not, or has in another form (layers.0.blocks.0.mlp_transform.norm."),
+        ({"equation_mlp": True}, {}, "another form than the student (layers.0.blocks.0.mlp_transform.norm."),
+    ],
+    ids=["no convolution", "no maps across heads", "equation 8 from the reference", "the reference from equation 8"],
+)
+def test_other_transformations_are_refused(theirs: dict[str, bool], own: dict[str, bool], named: str) -> None:
+    weights, student = (make("mini_swin_t", seed=0, **SWIN, **options) for options in (theirs, own))
+    with pytest.raises(ValueError, match=re.escape(named)):
+        transfer(weights.state_dict(), student)

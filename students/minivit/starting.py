@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from students.minivit.vit import KeyPositions
 
 _MLP = ".mlp.fc1.weight"
 _TABLE = "relative_position_bias_table"
+_TRANSFORMATION = re.compile(r"(?P<block>.+)\.(attn\.(pre_softmax|post_softmax|key_positions)|mlp_transform)\.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +39,22 @@ def start_from(state: Mapping[str, Tensor], model: nn.Module) -> Start | None:
     of a class token is left, too, where the model has none.
 
     Raises:
-        ValueError: blocks of the weights share what the model's blocks have of their own.
+        ValueError: blocks of the weights share what the model's blocks have of their own, or have transformations that
+            the model's have not, or have in another form.
     """
-    for name in model.state_dict():
+    wanted = model.state_dict()
+    for name in wanted:
         if name.endswith(_MLP) and name not in state and name.replace(_MLP, ".norm1.weight") in state:
             raise ValueError(
                 f"Blocks of the weights share what the student's have of their own ({name} is not in them): make the "
                 "student with as much sharing as theirs."
+            )
+    for name in state:
+        found = _TRANSFORMATION.match(name)
+        if found and name not in wanted and f"{found['block']}.norm1.weight" in wanted:
+            raise ValueError(
+                f"The weights have a transformation that the student has not, or has in another form ({name}): make "
+                "the student with the transformations of theirs."
             )
     elsewhere = shared_names(model)
     left = [name for name in state if name in elsewhere]
@@ -56,13 +67,18 @@ def start_from(state: Mapping[str, Tensor], model: nn.Module) -> Start | None:
     own: dict[str, Tensor] = {}
     for kind, (path, tensors) in _neutral(model):
         missing = {f"{path}.{leaf}": tensor for leaf, tensor in tensors.items() if f"{path}.{leaf}" not in state}
+        if 0 < len(missing) < len(tensors):
+            raise ValueError(
+                f"The weights have a transformation in another form than the student ({next(iter(missing))} is not in "
+                "them): make the student with the transformations of theirs."
+            )
         own |= missing
         if missing and kind not in words:
             words.append(kind)
     if not words:
         return None
     kept = {name: tensor for name, tensor in state.items() if name not in elsewhere}
-    if {"cls_token", "pos_embed"} <= kept.keys() and "cls_token" not in model.state_dict():
+    if {"cls_token", "pos_embed"} <= kept.keys() and "cls_token" not in wanted:
         del kept["cls_token"]
         kept["pos_embed"] = kept["pos_embed"][:, 1:]
         words.append("The class token and its position are left: this model has none.")

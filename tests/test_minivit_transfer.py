@@ -135,3 +135,16 @@ def test_other_transformations_are_refused(theirs: dict[str, bool], own: dict[st
     weights, student = (make("mini_swin_t", seed=0, **SWIN, **options) for options in (theirs, own))
     with pytest.raises(ValueError, match=re.escape(named)):
         transfer(weights.state_dict(), student)
+
+
+@pytest.mark.parametrize("shares", [False, True], ids=["from a DeiT", "from a Mini-DeiT"])
+def test_transformations_after_a_cut_stay_random(shares: bool) -> None:
+    base = make("mini_deit_ti", seed=0, plain=True, **{**DEIT, "depth": 2}) if shares else vit(2, seed=0)
+    student = make("mini_deit_ti", seed=1, plain=True, **DEIT)
+    maps = [f"blocks.{number}.attn.pre_softmax.weight" for number in (1, 3)]
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    lines = started(base, student).lines()
+    own = student.state_dict()
+    assert lines[0].startswith("Cut after block 2") and torch.equal(own[maps[1]], before[maps[1]])
+    assert torch.equal(own[maps[0]], base.state_dict()[maps[0]] if shares else torch.eye(2))
+    assert any("they start as identities" in line for line in lines) is not shares

@@ -16,7 +16,7 @@ from students.minivit.vit import KeyPositions
 
 _MLP = ".mlp.fc1.weight"
 _TABLE = "relative_position_bias_table"
-_TRANSFORMATION = re.compile(r"(?P<block>.+)\.(attn\.(pre_softmax|post_softmax|key_positions)|mlp_transform)\.")
+_TRANSFORMATION = re.compile(r"(?P<block>.+)\.(attn\.(pre_softmax|post_softmax|key_positions)|mlp_transform)\b.*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,7 @@ def start_from(state: Mapping[str, Tensor], model: nn.Module) -> Start | None:
                 "student with as much sharing as theirs."
             )
     for name in state:
-        found = _TRANSFORMATION.match(name)
-        if found and name not in wanted and f"{found['block']}.norm1.weight" in wanted:
+        if name not in wanted and _has_block_of(name, wanted):
             raise ValueError(
                 f"The weights have a transformation that the student has not, or has in another form ({name}): make "
                 "the student with the transformations of theirs."
@@ -66,6 +65,8 @@ def start_from(state: Mapping[str, Tensor], model: nn.Module) -> Start | None:
         )
     own: dict[str, Tensor] = {}
     for kind, (path, tensors) in _neutral(model):
+        if not _has_block_of(path, state):  # it lies after the cut, and stays random
+            continue
         missing = {f"{path}.{leaf}": tensor for leaf, tensor in tensors.items() if f"{path}.{leaf}" not in state}
         if 0 < len(missing) < len(tensors):
             raise ValueError(
@@ -83,6 +84,12 @@ def start_from(state: Mapping[str, Tensor], model: nn.Module) -> Start | None:
         kept["pos_embed"] = kept["pos_embed"][:, 1:]
         words.append("The class token and its position are left: this model has none.")
     return Start(state=kept, own=own, words=tuple(words))
+
+
+def _has_block_of(name: str, state: Mapping[str, Tensor]) -> bool:
+    """Whether weights have the block that this is a transformation of."""
+    found = _TRANSFORMATION.fullmatch(name)
+    return found is not None and f"{found['block']}.norm1.weight" in state
 
 
 def shared_names(model: nn.Module) -> dict[str, str]:

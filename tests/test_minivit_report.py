@@ -78,3 +78,12 @@ def test_the_report_names_what_a_teacher_was_pretrained_on(data: dict[str, str],
     protocol = protocol_of(tmp_path, **data, teacher_name="swin_b", tables=("losses",))
     here = {line["what"]: line["here"] for line in report.summary(protocol, {}, 1.0)["setting"]}
     assert here["teacher before fine-tuning"].endswith(" swin_base_patch4_window7_224.ms_in22k_ft_in1k")
+
+
+def test_settings_are_those_of_the_rows_that_are_run(tmp_path: Path) -> None:
+    def told_of(*tables: str) -> set[str]:
+        return {line["what"] for line in report.summary(protocol_of(tmp_path, tables=tables), {}, 1.0)["setting"]}
+
+    swin, deit = told_of("swin"), told_of("deit")
+    assert swin - deit == {"teacher of Swin", "layers compared", "hidden states", "arguments of every swin"}
+    assert deit - swin == {"teacher of DeiT", "DeiT without sharing", "arguments of every deit"}

@@ -94,8 +94,8 @@ def orders(setting_rows: list[Row], cells: list[Cells]) -> list[Cells]:
             continue
         here = {title: cell["top-1 %"] for title, cell in own.items()}
         paper = {title: cell[PAPER] for title, cell in own.items()}
-        pairs = [sorted(pair, key=lambda title: paper[title]) for pair in combinations(own, 2)]
-        pairs = [(low, high) for low, high in pairs if paper[low] < paper[high]]
+        by_paper = sorted(own, key=lambda title: paper[title])
+        pairs = [(low, high) for low, high in combinations(by_paper, 2) if paper[low] < paper[high]]
         agreeing = sum(here[low] < here[high] for low, high in pairs)
         told = [beside.compare(own[low], own[high], name="row", paper=PAPER) for low, high in COMPARED[table]]
         found.append({
@@ -117,15 +117,24 @@ def differences(protocol: MiniVitProtocol, results: Results) -> list[Cells]:
     names = [trained(row, seed) for seed in setting.seeds for row in setting.rows]
     recipe: dict[str, Any] = next((found for name in names if (found := beside.recipe_of(results.get(name)))), {})
     arguments = {family: " ".join(setting.arguments_of(family)) or "none" for family in setting.families}
-    return [
+    lines = [
         *beside.settings(setting, setting.teacher_name, recipe, SETTINGS),
-        side_by_side("teacher of Swin", "Swin-B", setting.teacher_name),
-        side_by_side("teacher of DeiT", "RegNetY-16GF", f"{setting.teacher_name}; its answers alone"),
         side_by_side("teacher's answers", "of a model in memory", f"from a store; epochs of views: {stored}"),
         side_by_side("label smoothing", "0.1", f"{recipe['label_smoothing']:g}" if recipe else "-"),
-        side_by_side("layers compared", "11:23,9:21,7:15,5:9,3:3,1:1 (student:teacher)", setting.matched),
-        side_by_side("hidden states", "Gram matrices in the reference, eq. 11 in the paper", "eq. 11"),
-        side_by_side("DeiT without sharing", "with class token", "with class token; the others have none"),
+    ]
+    if "swin" in setting.families:
+        lines += [
+            side_by_side("teacher of Swin", "Swin-B", setting.teacher_name),
+            side_by_side("layers compared", "11:23,9:21,7:15,5:9,3:3,1:1 (student:teacher)", setting.matched),
+            side_by_side("hidden states", "Gram matrices in the reference, eq. 11 in the paper", "eq. 11"),
+        ]
+    if "deit" in setting.families:
+        lines += [
+            side_by_side("teacher of DeiT", "RegNetY-16GF", f"{setting.teacher_name}; its answers alone"),
+            side_by_side("DeiT without sharing", "with class token", "with class token; the others have none"),
+        ]
+    return [
+        *lines,
         *(side_by_side(f"arguments of every {family}", "", given) for family, given in arguments.items()),
         side_by_side("seeds", "1, not said", f"{len(setting.seeds)}, one teacher for all"),
     ]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,14 @@ def printed_without_jit(script: str) -> Any:
     command = [sys.executable, "-W", "error::RuntimeWarning", script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
     return json.loads(done.stdout)
+
+
+@contextmanager
+def small_disk(file_bytes: int) -> Iterator[None]:
+    """Files of this process end after so many bytes, as they do where a disk is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

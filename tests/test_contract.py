@@ -143,6 +143,16 @@ class TestGoingOn:
         assert again.entries == found.entries and again.best == found.best
         assert journal(copy) == journal(Path(found.out))
 
+    def test_what_a_kill_left_of_a_candidate_is_removed(
+        self, copy: Path, found: ContractResult, material: Path
+    ) -> None:
+        before = sorted(copy.rglob("*"))
+        folder = copy / "candidates" / f"{found.best.trial.number:03d}"
+        for name in ("checkpoint.pt", "best.safetensors", "best.json"):
+            (folder / name).write_text("of the training")
+        contract(config(material, copy))
+        assert sorted(copy.rglob("*")) == before
+
     def test_a_torn_last_line_is_done_again(self, copy: Path, found: ContractResult, material: Path) -> None:
         path = copy / "journal.jsonl"
         whole = path.read_bytes()

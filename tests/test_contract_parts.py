@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from contract_cases import factors_of
+from helpers import small_disk
 
 from logitstore import speed
 from logitstore.contract.journal import Entry, Journal
@@ -37,6 +38,18 @@ class TestJournal:
         path.write_text('{"search": {"se')
         assert Journal(path, {}).throughput is None and path.read_bytes() == b""
 
+    def test_a_line_that_a_full_disk_cuts_short_is_no_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "journal.jsonl"
+        journal = Journal(path, {"seed": 0})
+        journal.begin(50.0)
+        trial = Trial(number=0, step=1, factors=factors_of("11m_224"), parameters=1, broken="a bound")
+        with small_disk(path.stat().st_size + 20), pytest.raises(OSError, match="No space left"):
+            journal.add(Entry(trial=trial))
+        again = Journal(path, {"seed": 0})
+        assert again.throughput == 50.0 and not again.entries
+        again.add(Entry(trial=trial))
+        assert Journal(path, {"seed": 0}).entries == [Entry(trial=trial)]
+
 
 def test_the_front_is_what_nothing_beats() -> None:
     def entry(number: int, parameters: int, throughput: float, score: float) -> Entry:
@@ -61,10 +74,11 @@ def test_the_front_is_what_nothing_beats() -> None:
 class Clock(TimedModel):
     """Takes the seconds that it is told, in turn."""
 
-    def __init__(self, seconds: list[float]) -> None:
-        self.left = seconds
+    def __init__(self, seconds: list[float], turns: list[TimedModel]) -> None:
+        self.left, self.turns = seconds, turns
 
     def seconds(self) -> float:
+        self.turns.append(self)
         return self.left.pop(0)
 
 
@@ -72,6 +86,8 @@ def test_what_slows_both_models_does_not_count(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(speed, "_LEAST_PAIRS", 9)
     monkeypatch.setattr(speed, "_SECONDS_OF_PAIRS", 0.0)
     machine = [1.0, 1.0, 3.0, 8.0, 8.0, 2.0, 50.0, 1.0, 1.0]
-    model, reference = Clock([0.5 * slow for slow in machine]), Clock(machine.copy())
+    turns: list[TimedModel] = []
+    model, reference = Clock([0.5 * slow for slow in machine], turns), Clock(machine.copy(), turns)
     assert relative_speed(model, reference) == pytest.approx(2.0)
     assert not model.left and not reference.left
+    assert turns[:6] == [model, reference, reference, model, model, reference], "none is always the first"

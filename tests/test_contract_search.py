@@ -167,6 +167,20 @@ class TestSearch:
         assert sum(space.point(SMALL)) == 15, "seven notches away, where two are drawn at first"
         assert best.throughput == 100 and len(bench.scored) == 2
 
+    def test_what_is_too_slow_is_only_made_smaller(self) -> None:
+        """The best of the first step is the slowest, so around it models of the second step lie below it."""
+        space = Space(start=factors_of("21m_224"), size=224)
+        target = Bounds(throughput=3 * speed(space.start))
+        bench = Bench(space, lambda factors: -speed(factors), target=target, steps=2, candidates=12)
+        bench.run()
+        begun = bench.search.best(1)
+        assert begun is not None and speed(begun.factors) < target.throughput
+        centre = space.point(begun.factors)
+        around = [trial for trial in bench.recorded if trial.step == 2 and trial.number % 2 == 0]
+        assert len(around) >= 6
+        for trial in around:
+            assert all(one <= other for one, other in zip(space.point(trial.factors), centre, strict=True))
+
     def test_a_step_goes_on_with_fewer_than_were_wanted(self) -> None:
         """One model alone is fast enough."""
         space = Space(start=SMALL, size=32)

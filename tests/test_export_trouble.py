@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import resource
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from export_cases import tiny_weights
+from helpers import small_disk
 from timm.models import register_model
 from torch import Tensor, nn
 
-from logitstore.cards import Card, save_model
+from logitstore.cards import Card, load_card, load_model, save_model
 from logitstore.errors import InputError, ModelError
 from logitstore.export import ExportConfig, export
 from logitstore.export.config import FORMATS as NAMES
@@ -80,22 +79,40 @@ def test_a_file_that_differs_or_cannot_be_is_not_left(model: str, message: str, 
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-@contextmanager
-def small_disk() -> Iterator[None]:
-    """Files end at 20 kB, as they do where a disk is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_full_disk_is_not_the_models_fault(name: str, tmp_path: Path) -> None:
     checkpoint = tiny_weights(tmp_path / "in")
-    with small_disk(), pytest.raises(OSError, match="File too large"):
-        export(ExportConfig(checkpoint=str(checkpoint), format=name, out=str(tmp_path / "deep" / "out")))
+    out = tmp_path / "deep" / "out"
+    with small_disk(20_000), pytest.raises(OSError, match="File too large") as full:
+        export(ExportConfig(checkpoint=str(checkpoint), format=name, out=str(out)))
+    assert full.value.filename == str(out)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_an_export_that_is_half_replaced_has_its_old_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint, out = tiny_weights(tmp_path / "in"), tmp_path / "out"
+    before = load_card(export(ExportConfig(checkpoint=str(checkpoint), out=str(out))).file)
+    replace = Path.replace
+
+    def failing(path: Path, target: Path) -> Path:
+        if target == out / "model.safetensors":
+            raise OSError(errno.EIO, "Input/output error", str(target))
+        return replace(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
+        patch.setattr(Path, "replace", failing)
+        export(ExportConfig(checkpoint=str(checkpoint), out=str(out), size=48))
+    assert load_card(out) == before
+    assert export(ExportConfig(checkpoint=str(checkpoint), out=str(out), size=48)).size == 48
+
+
+def test_logits_that_are_no_numbers_do_not_agree(tmp_path: Path) -> None:
+    state, card = load_model(tiny_weights(tmp_path / "in"))
+    assert card is not None
+    state["head.bias"][0] = torch.nan
+    save_model(tmp_path / "in" / "model.safetensors", state, card)
+    with pytest.raises(ModelError, match="does not survive as safetensors"):
+        export(ExportConfig(checkpoint=str(tmp_path / "in"), out=str(tmp_path / "out")))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 

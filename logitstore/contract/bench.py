@@ -162,9 +162,13 @@ class Bench:
         """Write down a candidate that is done with, and keep only the weights that it was compared by."""
         entry = Entry(trial=trial, accuracy=self.accuracies.get(trial.number))
         self.journal.add(entry)
+        self.tidy(trial)
+        return entry
+
+    def tidy(self, trial: Trial) -> None:
+        """Remove what a candidate that is in the journal needs no more."""
         for name in ("checkpoint.pt", "best.safetensors", "best.json"):
             (self.folder(trial) / name).unlink(missing_ok=True)
-        return entry
 
     def folder(self, trial: Trial) -> Path:
         """Of a candidate's run."""

@@ -86,6 +86,7 @@ def _searched(
     try:
         for entry in journal.entries:
             search.tell(entry.trial)
+            bench.tidy(entry.trial)  # the call that added it may have been killed before it did
     except NoCandidateError:
         raise
     except ValueError as exc:  # of another version, which had another space

@@ -99,6 +99,10 @@ def _work_folder(out: Path) -> Iterator[Path]:
     folder.mkdir()
     try:
         yield folder
+    except OSError as exc:
+        if exc.errno is None or (exc.filename is not None and folder not in Path(exc.filename).parents):
+            raise
+        raise OSError(exc.errno, exc.strerror, str(out)) from exc  # a name that the user knows
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

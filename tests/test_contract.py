@@ -184,6 +184,10 @@ class TestGoingOn:
             ({"epochs": 3}, "recipe.epochs=1"),
             ({"start": "tinyvit_11m"}, "from=tiny_vit_5m_224"),
             ({"val_data": None}, "val_data="),
+            ({"dtype": "bfloat16"}, "dtype=float32"),
+            ({"topk": 3}, "topk=None"),
+            ({"accumulate": 2}, "accumulate=1"),
+            ({"drop_path": 0.3}, "drop_path="),
         ],
     )
     def test_another_search_is_refused(

@@ -57,7 +57,7 @@ def read_safetensors(file: Path, batches: Arrays) -> Arrays:
         whole = timm.create_model(f"local-dir:{file.parent}", pretrained=True)
     with torch.no_grad():
         first, second = ([made.eval()(torch.from_numpy(batch)).numpy() for batch in batches] for made in (model, whole))
-    if not all(map(np.array_equal, first, second)):
+    if not all(np.array_equal(*pair, equal_nan=True) for pair in zip(first, second, strict=True)):
         raise RuntimeError("config.json makes another model than the head of the file")
     return first
 

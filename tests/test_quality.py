@@ -55,7 +55,7 @@ def test_nothing_is_needed_before_it_is_made(tmp_path: Path) -> None:
     protocol = protocol_of(tmp_path, seeds=(0, 1))
     made: set[str] = set()
     for step in protocol.steps.values():
-        options = ("--checkpoint", "--teacher-checkpoint", "--chosen-on", "--teacher")
+        options = ("--checkpoint", "--teacher-checkpoint", "--live-checkpoint", "--chosen-on", "--teacher")
         named = [word for option, word in pairwise(step.words) if option in options]
         named += [word for option, word in pairwise(step.words) if option == "--store" and step.words[0] != "dump"]
         named += {
@@ -226,7 +226,7 @@ def test_a_live_training_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Pat
     def command(out: str) -> list[str]:
         options = ("--student", "test_vit", "--store", str(store.path), "--epochs", "12", "--batch-size", "32",
                    "--checkpoint-steps", "2", "--workers", "1", "--no-tensorboard")  # fmt: skip
-        spoken = ("--teacher", TEACHER, "--teacher-checkpoint", teacher)
+        spoken = ("--live-teacher", TEACHER, "--live-checkpoint", teacher)
         return [sys.executable, "-m", COMMANDS, "live", *spoken, *options, "--out", str(tmp_path / out)]
 
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -92,17 +92,17 @@ def listen(
 
 
 @main.command()
-@option("--teacher", required=True, help="Who speaks in every step.")
-@option("--teacher-checkpoint", required=True, help="Its weights.")
+@option("--live-teacher", required=True, help="Who speaks in every step.")
+@option("--live-checkpoint", required=True, help="Its weights.")
 @train_options
 @machine_options
 @json_option
-def live(teacher: str, teacher_checkpoint: str, config: str | None, as_json: bool, **options: Any) -> None:
+def live(live_teacher: str, live_checkpoint: str, config: str | None, as_json: bool, **options: Any) -> None:
     """Train as logitstore train does, against a live teacher on the views of --store."""
     from benchmarks.quality_parts.live import with_live_teacher
     from logitstore.train import TrainConfig, train
 
-    opener = with_live_teacher(teacher, teacher_checkpoint)
+    opener = with_live_teacher(live_teacher, live_checkpoint)
     show(train(TrainConfig(**options), Progress, opener=opener).to_dict(), as_json)
 
 

@@ -96,7 +96,7 @@ class QualityProtocol(BaseProtocol):
             store = self.store(condition, seed)
             source, needs = ("--store", str(self.folder(store))), (store.name,)
         if condition.name == "live":
-            command = ("live", "--teacher", setting.teacher, "--teacher-checkpoint", weights)
+            command = ("live", "--live-teacher", setting.teacher, "--live-checkpoint", weights)
             module = COMMANDS
         step = self.add(
             self.training(

@@ -24,6 +24,7 @@ from logitstore.progress import Progress
 from logitstore.scoring import score
 from logitstore.teacher import load_teacher
 from logitstore.train import train
+from tests import minivit_twin
 from tests.helpers import write_images
 from tests.train_cases import config as train_config
 from tests.train_cases import make_store
@@ -152,6 +153,23 @@ def test_a_probe_at_another_size_resizes_what_depends_on_it(folder: Path) -> Non
     assert not [key for key in before.keys() - resized if not torch.equal(before[key], after[key])]
 
 
+def test_a_probe_has_the_architecture_of_its_weights() -> None:
+    """Told by a card, or by the layout of a reference implementation; at another size too."""
+    make_store(Path("store"), epochs=1, subset=64)
+    shape = ("depth=2", "embed_dim=24", "num_heads=2", "plain=true")
+    train(train_config(Path("mini"), student="mini_deit_ti", share="all", student_args=shape, store="store", epochs=1))
+    reference = minivit_twin.deit_weights(width=192, depth=12, repeats=4, heads=3, patches=4, classes=3)
+    torch.save({"model": {name: tensor.float() for name, tensor in reference.items()}}, "reference.pth")
+    made = {}
+    for start, size in (("mini", 48), ("reference.pth", 32)):
+        probe = config(teacher="mini_deit_ti", checkpoint=start, freeze_backbone=True, epochs=1, subset=32, size=size)
+        card = load_model(finetune(replace(probe, out=f"probe-{size}")).checkpoint)[1]
+        assert card is not None
+        made[start] = card.model_args
+    own = {"depth": 2, "embed_dim": 24, "num_heads": 2, "plain": True, "share": 0}
+    assert made == {"mini": {**own, "img_size": 48}, "reference.pth": {"share": 4, "img_size": 32}}
+
+
 def test_starting_weights_keep_a_classifier_of_as_many_classes(trained: FinetuneResult) -> None:
     again = config(teacher="test_efficientnet", checkpoint=trained.checkpoint, epochs=1, lr=1e-9, out="again")
     result = finetune(again)
@@ -197,7 +215,8 @@ def test_pretrained_weights_are_the_start_on_real_images(folder: Path, monkeypat
 
     monkeypatch.setattr(logitstore.finetune.loop, "pretrained_model", fake)
     finetune(config(data=str(folder), size=32, subset=None, epochs=1))
-    assert asked == [("test_vit", {"num_classes": 2, "size": 32, "drop_path": 0.1, "seed": 0})]
+    common = {"num_classes": 2, "size": 32, "drop_path": 0.1, "seed": 0, "model_args": {"img_size": 32}}
+    assert asked == [("test_vit", common)]
 
 
 def test_weights_that_cannot_be_had_leave_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ from logitstore.progress import ProgressFactory, start
 from logitstore.views import ViewSpec, check_transform, view_spec
 from students import build_arguments
 from students.recipes import Recipe
+from students.transfer import State, arguments_in
 
 _VIEW = "crop_flip"
 _LEAST_CROP = 0.6  # of the area, where an image must not be flipped: characters lose their meaning in small pieces
@@ -55,6 +56,8 @@ class _Start:
     """How its images are normalised: as those that its weights were made on."""
     weights: str
     """Where they come from: ``random``, ``pretrained``, or the SHA-256 of the file's."""
+    model_args: dict[str, Any]
+    """Arguments of ``timm.create_model``."""
 
 
 def finetune(config: FinetuneConfig, progress: ProgressFactory | None = None) -> FinetuneResult:
@@ -139,7 +142,7 @@ def _prepare(config: FinetuneConfig, images: ImageSet, ranks: Ranks) -> Run:
         learner=learner,
         folder=RunFolder(out, identity, config.options()),
         epochs=recipe.epochs,
-        card=_card(config, feed, learner, recipe),
+        card=_card(config, feed, learner, recipe, begin.model_args),
         kind="teacher",
         ranks=ranks,
     )
@@ -189,21 +192,31 @@ def _open_feed(config: FinetuneConfig, images: ImageSet, device: torch.device, r
 
 
 def _initial_model(config: FinetuneConfig, num_classes: int, size: int) -> _Start:
+    state, card = ({}, None) if config.checkpoint is None else load_model(config.checkpoint)
     common: dict[str, Any] = {
         "num_classes": num_classes,
         "size": size,
         "drop_path": 0.0 if config.freeze_backbone else config.drop_path,
         "seed": config.seed,
+        "model_args": _arguments(model_name(config.teacher), size, state, card),
     }
     model = (pretrained_model if config.uses_tag else build_model)(config.teacher, **common)
     preprocessing = own_preprocessing(model, size)
     if config.checkpoint is None:
-        return _Start(model=model, preprocessing=preprocessing, weights="pretrained" if config.uses_tag else "random")
-    state, card = load_model(config.checkpoint)
+        weights = "pretrained" if config.uses_tag else "random"
+        return _Start(model=model, preprocessing=preprocessing, weights=weights, model_args=common["model_args"])
     model.load_state_dict(backbone_weights(config.teacher, state, model), strict=False)
     if card is not None:
         preprocessing = replace(preprocessing, mean=card.preprocessing.mean, std=card.preprocessing.std)
-    return _Start(model=model, preprocessing=preprocessing, weights=weights_sha256(state))
+    sha256 = weights_sha256(state)
+    return _Start(model=model, preprocessing=preprocessing, weights=sha256, model_args=common["model_args"])
+
+
+def _arguments(name: str, size: int, state: State, card: Card | None) -> dict[str, Any]:
+    """Arguments of the model: those that a file's model was made with, but for what follows from the size."""
+    of_size = build_arguments(name, size)
+    told = arguments_in(state, name) if card is None else card.model_args if card.model == name else {}
+    return build_arguments(name, size, {key: value for key, value in told.items() if key not in of_size})
 
 
 def _freeze_all_but_classifier(model: nn.Module) -> list[nn.Module]:
@@ -256,13 +269,13 @@ def _recipe(config: FinetuneConfig, loader: ViewLoader) -> Recipe:
     )
 
 
-def _card(config: FinetuneConfig, feed: Feed, learner: Learner, recipe: Recipe) -> Card:
+def _card(config: FinetuneConfig, feed: Feed, learner: Learner, recipe: Recipe, model_args: dict[str, Any]) -> Card:
     """The card of the teacher before the first step."""
     name, images = model_name(config.teacher), feed.images
     described = images.describe()
     return Card(
         model=name,
-        model_args=build_arguments(name, feed.loader.size),
+        model_args=model_args,
         num_classes=feed.num_classes,
         class_names=feed.class_names,
         size=feed.loader.size,

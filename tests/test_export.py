@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import nn
 from train_cases import config, make_store
 
 import logitstore
-from logitstore.cards import Card, load_card, load_weights
+from logitstore.cards import Card, load_card, load_model, load_weights, save_model
 from logitstore.device import Compute
 from logitstore.errors import ModelError
 from logitstore.evaluate import EvalConfig, evaluate
@@ -142,6 +143,21 @@ def run_code(page: Path) -> dict[str, Any]:
     namespace: dict[str, Any] = {"__name__": "documented"}
     exec(compile(code, str(page), "exec"), namespace)
     return namespace
+
+
+def test_the_code_of_the_page_crops_as_the_card_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A white picture with a black frame, a sixteenth of its side wide, comes out white."""
+    state, card = load_model(tiny_weights(tmp_path / "in"))
+    assert card is not None
+    wants = replace(card.preprocessing, crop_pct=0.875)
+    save_model(tmp_path / "in" / "model.safetensors", state, replace(card, preprocessing=wants))
+    folder = Path(export(ExportConfig(checkpoint=str(tmp_path / "in"), out=str(tmp_path / "out"))).out)
+    framed = np.pad(np.full((140, 140, 3), 255, np.uint8), ((10, 10), (10, 10), (0, 0)))
+    Image.fromarray(framed).save(folder / "image.png")
+    monkeypatch.chdir(folder)
+    white = ((1 - np.array(wants.mean)) / wants.std).reshape(1, 3, 1, 1)
+    inner = run_code(folder / "README.md")["batch"][:, :, 1:-1, 1:-1]  # the filter reaches a little over the edge
+    np.testing.assert_allclose(inner, np.tile(white, (1, 1, 30, 30)), atol=0.1)
 
 
 def test_timm_makes_the_model_of_the_folder_also_as_a_backbone(

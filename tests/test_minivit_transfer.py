@@ -70,10 +70,11 @@ def test_each_group_takes_its_first_block_s_weights() -> None:
     assert torch.equal(own["layers.1.blocks.1.attn.pre_softmax.weight"], torch.eye(2))
 
 
-def test_a_class_token_is_left_with_its_position() -> None:
-    base, student = vit(4, seed=0), make("mini_deit_ti", seed=1, **DEIT)
+@pytest.mark.parametrize("has_position", [True, False])
+def test_a_class_token_is_left_with_its_position(has_position: bool) -> None:
+    base, student = vit(4, seed=0, no_embed_class=not has_position), make("mini_deit_ti", seed=1, **DEIT)
     taken = started(base, student)
-    assert torch.equal(student.pos_embed, base.pos_embed[:, 1:])
+    assert torch.equal(student.pos_embed, base.pos_embed[:, 1:] if has_position else base.pos_embed)
     assert not student.get_parameter("blocks.3.attn.key_positions.table").any()
     words = "\n".join(taken.lines())
     assert "The class token and its position are left: this model has none." in words

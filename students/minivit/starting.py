@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -81,7 +82,9 @@ def start_from(state: Mapping[str, Tensor], model: nn.Module) -> Start | None:
     kept = {name: tensor for name, tensor in state.items() if name not in elsewhere}
     if {"cls_token", "pos_embed"} <= kept.keys() and "cls_token" not in wanted:
         del kept["cls_token"]
-        kept["pos_embed"] = kept["pos_embed"][:, 1:]
+        positions = kept["pos_embed"].shape[1]
+        if math.isqrt(positions) ** 2 != positions:  # else only the patches have one
+            kept["pos_embed"] = kept["pos_embed"][:, 1:]
         words.append("The class token and its position are left: this model has none.")
     return Start(state=kept, own=own, words=tuple(words))
 

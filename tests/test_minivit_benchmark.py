@@ -190,6 +190,7 @@ def test_small_images_get_smaller_patches(
         ({"teacher_name": "regnety_160"}, "--teacher takes swin_t"),
         ({"teacher_checkpoints": (("swin_s", "a"),)}, "--teacher-checkpoint takes swin_t"),
         ({"swin_args": ("embed_dim",)}, "--swin-arg: 'embed_dim' is no argument"),
+        ({"match": "11-23"}, "--match takes pairs of layers"),
         ({"epochs": 0}, "--epochs must be at least 1"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import ClassVar
 from benchmarks.framework.base import BaseSetting, require_known
 from benchmarks.minivit_parts.rows import TABLES, Row, rows_of
 from logitstore.errors import InputError
+from logitstore.online.matching import parse_match
 from students import parse_arguments
 
 MATCHES = {
@@ -63,6 +64,8 @@ class MiniVitSetting(BaseSetting):
                 parse_arguments(given or ())
             except ValueError as exc:
                 raise InputError(f"{option}: {exc}") from exc
+        if self.match is not None:
+            parse_match(self.match.split(","))  # here, and not when the teacher has been trained for it
         super().__post_init__()
         if self.is_digits and self.teacher_epochs is None:  # else it would be no better than its students
             object.__setattr__(self, "teacher_epochs", 2 * self.num_epochs)

@@ -17,8 +17,8 @@ from logitstore.errors import InputError
 from logitstore.learning.runfile import as_yaml
 from logitstore.train import TrainConfig, train
 from logitstore.train.notes import misfits
-from logitstore.views import view_spec
-from students.recipes import RECIPES, select_recipe
+from logitstore.views import ViewSpec, view_spec
+from students.recipes import RECIPES, Recipe, select_recipe
 
 SMALL = ["--student", STUDENT, "--epochs", 1, "--batch-size", BATCH, "--workers", 1, "--no-tensorboard"]
 
@@ -101,6 +101,13 @@ class TestLabelsAlone:
 VIEW = view_spec("tinyvit", size=32)
 
 
+def said(
+    recipe: Recipe, student: str, model: nn.Module, view: ViewSpec, *, stored: bool, initialised: bool
+) -> tuple[str, ...]:
+    """The notes of a run at the view's own size."""
+    return misfits(recipe, student, model, view, size=view.size, stored=stored, initialised=initialised)
+
+
 class TestWhatDoesNotFit:
     """Notes about a recipe that is used where parts of it have no effect, or an unwanted one."""
 
@@ -110,36 +117,36 @@ class TestWhatDoesNotFit:
 
     def test_nothing_to_say(self, model: nn.Module) -> None:
         for name in ("tinyvit_1k_distill", "tinyvit_21k_distill", "swin_framework", "digits"):
-            assert misfits(RECIPES[name](), "tiny_vit_21m_224", model, VIEW, stored=True, initialised=False) == ()
+            assert said(RECIPES[name](), "tiny_vit_21m_224", model, VIEW, stored=True, initialised=False) == ()
         fine_tuning, view = RECIPES["tinyvit_384"](), view_spec("tinyvit", size=384)
-        assert misfits(fine_tuning, "tiny_vit_21m_384", model, view, stored=False, initialised=True) == ()
-        assert misfits(fine_tuning, "swin_n", nn.Linear(1, 1), view, stored=False, initialised=False) == ()
+        assert said(fine_tuning, "tiny_vit_21m_384", model, view, stored=False, initialised=True) == ()
+        assert said(fine_tuning, "swin_n", nn.Linear(1, 1), view, stored=False, initialised=False) == ()
 
     def test_mixing_and_smoothing_with_a_store(self, model: nn.Module) -> None:
         recipe = select_recipe("tinyvit_1k_scratch", distillation="cross_entropy")
-        mixing, smoothing = misfits(recipe, "swin_n", model, VIEW, stored=True, initialised=False)
+        mixing, smoothing = said(recipe, "swin_n", model, VIEW, stored=True, initialised=False)
         assert "Mixup (0.8) and CutMix (1) of the recipe have no effect with a store" in mixing
         assert "Label smoothing (0.1) of the recipe has no effect on a store's targets" in smoothing
         recipe = select_recipe("tinyvit_1k_scratch", distillation="cross_entropy", joint="ratio", mixup=0.0, cutmix=0.0)
-        assert misfits(recipe, "swin_n", model, VIEW, stored=True, initialised=False) == ()
+        assert said(recipe, "swin_n", model, VIEW, stored=True, initialised=False) == ()
 
     def test_labels_without_a_part_in_the_loss(self, model: nn.Module) -> None:
         recipe = select_recipe("digits", joint="alpha")
-        (note,) = misfits(recipe, "swin_n", model, VIEW, stored=True, initialised=False)
+        (note,) = said(recipe, "swin_n", model, VIEW, stored=True, initialised=False)
         assert "alpha is 0: give --alpha" in note
         recipe = select_recipe("digits", joint="alpha", alpha=(0.0, 0.5))
-        assert misfits(recipe, "swin_n", model, VIEW, stored=True, initialised=False) == ()
+        assert said(recipe, "swin_n", model, VIEW, stored=True, initialised=False) == ()
 
     def test_mixing_of_the_recipe_and_of_the_view(self, model: nn.Module) -> None:
         recipe = RECIPES["tinyvit_1k_scratch"]()
         mixed = replace(VIEW, mixup=0.8, cutmix=1.0)
-        assert misfits(recipe, "swin_n", model, mixed, stored=False, initialised=False) == ()
-        (note,) = misfits(recipe, "swin_n", model, replace(VIEW, mixup=0.5), stored=False, initialised=False)
+        assert said(recipe, "swin_n", model, mixed, stored=False, initialised=False) == ()
+        (note,) = said(recipe, "swin_n", model, replace(VIEW, mixup=0.5), stored=False, initialised=False)
         assert "have no effect: the view spec has its own, Mixup (0.5) and CutMix (0)" in note
 
     def test_statistics_that_are_never_learnt(self, model: nn.Module) -> None:
         recipe = RECIPES["tinyvit_21k_to_1k"]()
-        (note,) = misfits(recipe, "tiny_vit_5m_224", model, VIEW, stored=False, initialised=False)
+        (note,) = said(recipe, "tiny_vit_5m_224", model, VIEW, stored=False, initialised=False)
         assert note.startswith("BatchNorm stays in eval mode although the run starts from random weights")
         assert "--init-from" in note
 
@@ -162,8 +169,16 @@ class TestWhatDoesNotFit:
     )  # fmt: skip
     def test_another_size_than_the_recipes(self, student: str, size: int, note: str, model: nn.Module) -> None:
         recipe, view = RECIPES["tinyvit_384"](), view_spec("tinyvit", size=size)
-        notes = misfits(recipe, student, model, view, stored=False, initialised=True)
+        notes = said(recipe, student, model, view, stored=False, initialised=True)
         assert notes == (f"The recipe tinyvit_384 asks for 384 px; {note}",)
+
+    def test_a_store_of_another_size_than_the_run(self, model: nn.Module) -> None:
+        recipe = RECIPES["tinyvit_384"]()
+        dumped = view_spec("tinyvit", size=224)
+        assert misfits(recipe, "tiny_vit_21m_384", model, dumped, size=384, stored=True, initialised=True) == ()
+        dumped = view_spec("tinyvit", size=384)
+        (note,) = misfits(recipe, "swin_n", model, dumped, size=224, stored=True, initialised=True)
+        assert note == "The recipe tinyvit_384 asks for 384 px; the views have 224 px."
 
     def test_the_run_says_it(self, tmp_path: Path) -> None:
         flags = ["--hard-labels-only", "--bn-eval", "--subset", BATCH, "--out", tmp_path / "run"]

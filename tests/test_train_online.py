@@ -220,6 +220,7 @@ class TestCommandLine:
             (("--teacher-online", TEACHER, "--hidden-weight", -1), "--hidden-weight must be at least 0, got -1"),
             (("--teacher-online", TEACHER, "--match", "1-1"), "--match takes pairs of layers, student:teacher, as 1"),
             (("--teacher-online", "online_cases:convolutional_teacher"), "has no attention layers"),
+            (("--teacher-online", "resnet18"), "resnet18 has no attention layers"),  # nor weights, which it is not told
             (("--teacher-online", TEACHER, "--student", "test_efficientnet"), "test_efficientnet has no attention lay"),
             (("--teacher-online", "swin_q"), "There is no model called swin_q"),
         ],

@@ -148,10 +148,7 @@ def find_layers(model: nn.Module, run: Callable[[], object], *, name: str, remed
         run()
     attending = [(block, one) for block, one in seen.items() if one.qkv_GNC is not None]
     if not attending:
-        raise InputError(
-            f"{name} has no attention layers that can be compared, as the blocks of timm's Swin, ViT and DeiT and of "
-            f"MiniViT are: {remedy}"
-        )
+        raise _without_layers(name, remedy)
     prefix = int(getattr(model, "num_prefix_tokens", 0))
     layers = []
     for number, (block, one) in enumerate(attending):
@@ -159,6 +156,28 @@ def find_layers(model: nn.Module, run: Callable[[], object], *, name: str, remed
             raise InputError(f"The block {names[block]} of {name} gives no map of tokens: it cannot be compared.")
         layers.append(_layer(number, names[block], block, one, prefix))
     return layers
+
+
+def require_attention(model: nn.Module, *, name: str, remedy: str) -> None:
+    """Refuse a model that has no layers whatever images it sees, without running it.
+
+    Args:
+        model: the model; its weights are not read.
+        name: what to call it.
+        remedy: what to do about a model that has none, for the message.
+
+    Raises:
+        InputError: it has none.
+    """
+    if not _projections(model):
+        raise _without_layers(name, remedy)
+
+
+def _without_layers(name: str, remedy: str) -> InputError:
+    return InputError(
+        f"{name} has no attention layers that can be compared, as the blocks of timm's Swin, ViT and DeiT and of "
+        f"MiniViT are: {remedy}"
+    )
 
 
 def _layer(number: int, name: str, block: nn.Module, seen: Seen, prefix: int) -> Layer:

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from logitstore.device import require_runs
-from logitstore.errors import InputError
-from logitstore.online.layers import Layer, find_layers
+from logitstore.errors import InputError, ModelError
+from logitstore.models import build_model
+from logitstore.online.layers import Layer, find_layers, require_attention
 from logitstore.online.matching import choose_match, require_comparable
 from logitstore.online.options import OnlineOptions
 from logitstore.online.teacher import OnlineTeacher, Pair
-from logitstore.teacher import Teacher, load_teacher
+from logitstore.teacher import Teacher, is_custom, load_teacher
 
 if TYPE_CHECKING:
     from logitstore.images import ImageSet
@@ -56,6 +57,7 @@ def open_online(
             "--student-arg patch_drop_rate, or --teacher-online."
         )
     own = find_layers(student, lambda: require_runs(student, size, name=name), name=name, remedy=_OTHER_STUDENT)
+    _require_kind(options.teacher, size)
     teacher = load_teacher(
         options.teacher, checkpoint=options.checkpoint, images=images, size=size, device=device, dtype=dtype
     )
@@ -69,6 +71,18 @@ def open_online(
         attention_weight=options.attention_weight,
         hidden_weight=options.hidden_weight,
     )
+
+
+def _require_kind(name: str, size: int) -> None:
+    """Refuse a teacher by its architecture, before its weights are looked for: they may not be there."""
+    if is_custom(name):
+        return
+    try:
+        with torch.device("meta"):
+            model = build_model(name, num_classes=None, size=size)
+    except ModelError:
+        return  # no such model, or one that reads values while it is made: that shows when it is loaded
+    require_attention(model, name=name, remedy=_OTHER_TEACHER)
 
 
 def _layers_of(teacher: Teacher) -> list[Layer]:

@@ -99,7 +99,9 @@ def _prepare(config: TrainConfig, ranks: Ranks, opener: Callable[..., Feed]) -> 
     require_runs(model, feed.loader.size, name=student)
     online = _open_online(config, feed, model, device, dtype)
     stored, initialised = feed.store is not None, initial is not None and initial.transfer.cut is None
-    unfit = misfits(recipe, student, model, feed.loader.spec, stored=stored, initialised=initialised)
+    unfit = misfits(
+        recipe, student, model, feed.loader.spec, size=feed.loader.size, stored=stored, initialised=initialised
+    )
     learner = Learner(
         model,
         make_criterion(recipe) if online is None else online.added_to(make_criterion(recipe)),

@@ -10,7 +10,7 @@ from students.tinyvit import fitted_windows, published_windows
 
 
 def misfits(
-    recipe: Recipe, student: str, model: nn.Module, view: ViewSpec, *, stored: bool, initialised: bool
+    recipe: Recipe, student: str, model: nn.Module, view: ViewSpec, *, size: int, stored: bool, initialised: bool
 ) -> tuple[str, ...]:
     """Notes for the user, a sentence each.
 
@@ -18,7 +18,8 @@ def misfits(
         recipe: the effective recipe.
         student: timm's name of the student.
         model: the student.
-        view: the spec of the run's views.
+        view: the spec of the run's views, a store's as it was dumped.
+        size: side of the views in pixels.
         stored: views come from a store.
         initialised: the whole run starts from given weights, without a cut.
     """
@@ -47,7 +48,7 @@ def misfits(
             "BatchNorm stays in eval mode although the run starts from random weights, at least in part, so statistics "
             "are never learnt there: take over a whole model with --init-from, or give --no-bn-eval."
         )
-    if recipe.size is not None and (unmet := _unmet_size(recipe.size, student, view.size)):
+    if recipe.size is not None and (unmet := _unmet_size(recipe.size, student, size)):
         notes.append(f"The recipe {recipe.name} asks for {recipe.size} px; {'; '.join(unmet)}.")
     return tuple(notes)
 

@@ -156,11 +156,11 @@ def test_processes_that_cannot_meet_are_told_how(monkeypatch: pytest.MonkeyPatch
 
 
 def test_sigterm_to_torchrun_leaves_a_checkpoint_that_resumes(server: RankServer, tmp_path: Path) -> None:
-    out, torchrun = tmp_path / "run", Path(sys.executable).with_name("torchrun")
+    out, torchrun = tmp_path / "run", [sys.executable, "-m", "torch.distributed.run"]
     words = [*map(str, CLOSE), "--epochs", "500", "--out", str(out), "--json"]
     with (tmp_path / "err").open("w") as err:
         process = subprocess.Popen(
-            [str(torchrun), "--standalone", "--nproc-per-node", "2", "-m", "logitstore", *words],
+            [*torchrun, "--standalone", "--nproc-per-node", "2", "-m", "logitstore", *words],
             cwd=TESTS.parent, stdout=subprocess.PIPE, stderr=err, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -122,7 +123,9 @@ def _write_torch_export(subject: Subject, folder: Path) -> dict[str, Any]:
     # Not straight to the file: torch ends the whole process where the disk is full.
     whole = io.BytesIO()
     torch.export.save(program, whole, extra_files=subject.metadata())
-    (folder / TORCH_EXPORT.file).write_bytes(whole.getbuffer())
+    whole.seek(0)
+    with (folder / TORCH_EXPORT.file).open("wb") as file:
+        shutil.copyfileobj(whole, file)
     return {}
 
 

@@ -7,10 +7,10 @@ from torch import nn
 from logitstore.cards import Preprocessing
 from logitstore.errors import InputError
 from logitstore.initial import take_over
-from logitstore.models import build_model, own_preprocessing
+from logitstore.models import own_preprocessing
 from logitstore.replay.batches import TrainBatches
 from logitstore.train import TrainConfig
-from students import build_arguments
+from logitstore.train.architecture import make_student
 
 
 def initial_student(config: TrainConfig, batches: TrainBatches) -> tuple[nn.Module, Preprocessing]:
@@ -35,14 +35,7 @@ def initial_student(config: TrainConfig, batches: TrainBatches) -> tuple[nn.Modu
             "freeze_copied holds modules in eval mode, and a loop of your own decides on modes: leave it out, and see "
             "students.transfer.freeze."
         )
-    student = build_model(
-        config.student,
-        num_classes=batches.num_classes,
-        size=batches.size,
-        drop_path=config.effective_recipe().drop_path_of(config.student),
-        seed=config.seed,
-        model_args=build_arguments(config.student, batches.size, config.architecture),
-    )
+    student = make_student(config, num_classes=batches.num_classes, size=batches.size)
     fed = own_preprocessing(student, batches.size)
     if config.init_from is None:
         return student, fed

@@ -1,12 +1,40 @@
-"""The architecture of a student, where it is another than its name says."""
+"""The student of a run before its first step, and its architecture where that is another than its name says."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import nn
 
 from logitstore.errors import InputError
-from students import parse_arguments
+from logitstore.models import build_model, model_name
+from students import build_arguments, parse_arguments
 from students.names import Argument
+
+if TYPE_CHECKING:
+    from logitstore.train.config import TrainConfig
+
+
+def make_student(config: TrainConfig, *, num_classes: int, size: int) -> nn.Module:
+    """The student that a configuration asks for, with random weights that depend on its seed alone.
+
+    Args:
+        config: which student.
+        num_classes: C.
+        size: side of the views in pixels.
+
+    Raises:
+        ModelError: no such model, or it cannot be made this way.
+    """
+    return build_model(
+        config.student,
+        num_classes=num_classes,
+        size=size,
+        drop_path=config.effective_recipe().drop_path_of(model_name(config.student)),
+        seed=config.seed,
+        model_args=build_arguments(config.student, size, config.architecture),
+    )
 
 
 def read_architecture(student_args: Sequence[str] | None, share: int | str | None) -> dict[str, Argument]:

@@ -23,9 +23,10 @@ from logitstore.learning.feed import Feed
 from logitstore.learning.folder import RunFolder, require_elsewhere
 from logitstore.learning.learner import Learner
 from logitstore.learning.run import Run
-from logitstore.models import build_model, model_name, own_preprocessing
+from logitstore.models import model_name, own_preprocessing
 from logitstore.online import OnlineTeacher, open_online
 from logitstore.progress import ProgressFactory
+from logitstore.train.architecture import make_student
 from logitstore.train.config import TrainConfig
 from logitstore.train.feed import open_feed
 from logitstore.train.notes import misfits
@@ -81,16 +82,7 @@ def _prepare(config: TrainConfig, ranks: Ranks, opener: Callable[..., Feed]) -> 
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     feed = opener(config, recipe, rank=ranks.rank, world=ranks.world)
-    drop_path = recipe.drop_path_of(student)
-    architecture = config.architecture
-    model = build_model(
-        config.student,
-        num_classes=feed.num_classes,
-        size=feed.loader.size,
-        drop_path=drop_path,
-        seed=config.seed,
-        model_args=build_arguments(config.student, feed.loader.size, architecture),
-    )
+    model = make_student(config, num_classes=feed.num_classes, size=feed.loader.size)
     out = Path(config.out) if config.out else run_folder("train", config.student, feed.images.name)
     if config.out is None and not config.opens_store:
         out = out.with_name(out.name + "-labels")
@@ -117,8 +109,8 @@ def _prepare(config: TrainConfig, ranks: Ranks, opener: Callable[..., Feed]) -> 
     )
     identity = {
         "student": student,
-        **({"student_args": architecture} if architecture else {}),
-        "drop_path": drop_path,
+        **({"student_args": config.architecture} if config.architecture else {}),
+        "drop_path": recipe.drop_path_of(student),
         **({} if initial is None else {"init_from": initial.identity()}),
         **feed.identity(),
         **({} if online is None else {"teacher_online": online.identity()}),

@@ -6,8 +6,10 @@ Every model is trained by ``logitstore train``, the teacher too, since it resume
 from __future__ import annotations
 
 import shlex
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.framework.base import BaseSetting
 from benchmarks.framework.launch import Step
@@ -29,6 +31,22 @@ class BaseProtocol:
     def add(self, step: Step) -> Step:
         """The step of that name: this one, unless there is one."""
         return self.steps.setdefault(step.name, step)
+
+    def progress(self, finished: Container[str], seconds: float) -> dict[str, Any]:
+        """How far the run is, as the JSON line begins.
+
+        Args:
+            finished: names of the steps that are done.
+            seconds: that this call took.
+        """
+        done = sum(name in finished for name in self.steps)
+        return {
+            "complete": done == len(self.steps),
+            "steps_done": done,
+            "steps": len(self.steps),
+            "seconds": round(seconds, 1),
+            "data": self.setting.images.name,
+        }
 
     def teacher(self, name: str) -> Step:
         """The step that leaves a teacher of the data, or measures the one that is given."""

@@ -138,11 +138,7 @@ def summary(protocol: Protocol, results: Results, seconds: float) -> Cells:
     """What the JSON line holds."""
     rows = accuracy_rows(protocol, results)
     return {
-        "complete": all(name in results for name in protocol.steps),
-        "steps_done": sum(name in results for name in protocol.steps),
-        "steps": len(protocol.steps),
-        "seconds": round(seconds, 1),
-        "data": protocol.setting.images.name,
+        **protocol.progress(results, seconds),
         "claim": NO_CLAIM if protocol.setting.is_digits else None,
         "rows": rows,
         "orders": orders(rows),

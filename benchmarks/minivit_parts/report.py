@@ -144,11 +144,7 @@ def summary(protocol: MiniVitProtocol, results: Results, seconds: float) -> Cell
     """What the JSON line holds."""
     cells = rows(protocol, results)
     return {
-        "complete": all(name in results for name in protocol.steps),
-        "steps_done": sum(name in results for name in protocol.steps),
-        "steps": len(protocol.steps),
-        "seconds": round(seconds, 1),
-        "data": protocol.setting.images.name,
+        **protocol.progress(results, seconds),
         "claim": NO_CLAIM if protocol.setting.is_digits else LITTLE_CLAIM,
         "rows": cells,
         "orders": orders(protocol.setting.rows, cells),

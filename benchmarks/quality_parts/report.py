@@ -153,11 +153,7 @@ def summary(protocol: QualityProtocol, results: Results, seconds: float) -> Row:
     rows = [condition_row(protocol, results, CONDITIONS[name]) for name in setting.conditions]
     packed = [CONDITIONS[name] for name in setting.conditions if CONDITIONS[name].packed]
     return {
-        "complete": all(name in results for name in protocol.steps),
-        "steps_done": sum(name in results for name in protocol.steps),
-        "steps": len(protocol.steps),
-        "seconds": round(seconds, 1),
-        "data": setting.images.name,
+        **protocol.progress(results, seconds),
         "training_images": setting.images.num_samples,
         "test_images": setting.validation.num_samples,
         "size": setting.side,
